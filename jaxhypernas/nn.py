@@ -1,0 +1,166 @@
+"""Layers of the target networks as pure functions; NHWC, float32.
+
+Convolutions have two forms, equal to rounding, chosen for the platform that the program is compiled for (also when that
+is not the platform compiling it): XLA's own on TPU and GPU, and one written as matrix products on CPU, where XLA's
+convolution gradients are 10 to 500 times slower than the products.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def batch_norm(x_BxHxWxC: jax.Array, epsilon: float = 1e-5) -> jax.Array:
+    """Normalise each channel by the statistics of this batch; no affine parameters. Channels that are all 0 stay 0."""
+    mean_1x1x1xC = x_BxHxWxC.mean((0, 1, 2), keepdims=True)
+    centred = x_BxHxWxC - mean_1x1x1xC
+    return centred * lax.rsqrt(jnp.square(centred).mean((0, 1, 2), keepdims=True) + epsilon)
+
+
+def average_pool(x_BxHxWxC: jax.Array) -> jax.Array:
+    """Mean of 2x2 windows; an odd last row or column is dropped."""
+    B, H, W, C = x_BxHxWxC.shape
+    x = x_BxHxWxC[:, : H // 2 * 2, : W // 2 * 2]
+    return x.reshape(B, H // 2, 2, W // 2, 2, C).mean((2, 4))
+
+
+def _native(x, w, stride: int = 1):
+    return lax.conv_general_dilated(x, w, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x_BxHxWxI: jax.Array, w_KxKxIxO: jax.Array, stride: int = 1) -> jax.Array:
+    """Convolution with zero padding that keeps H and W (divided by the stride, rounded up); K odd."""
+    return _native(x_BxHxWxI, w_KxKxIxO, stride)
+
+
+def _conv_fwd(x, w, stride):
+    return _native(x, w, stride), (x, w)
+
+
+def _conv_bwd(stride, residuals, g):
+    x, w = residuals
+
+    def native(x, w, g):
+        return jax.vjp(partial(_native, stride=stride), x, w)[1](g)
+
+    def products(x, w, g):
+        K, (H, W) = w.shape[0], x.shape[1:3]
+        # Explicit SAME padding of a strided convolution; the gradient is spread over the stride's grid first.
+        pads = [max((-(-n // stride) - 1) * stride + K - n, 0) // 2 for n in (H, W)]
+        spread = jnp.zeros((x.shape[0], H + K, W + K, g.shape[3]), g.dtype)  # K extra rows: slices stay inside
+        spread = spread.at[:, : g.shape[1] * stride : stride, : g.shape[2] * stride : stride].set(g)
+        x_pad = jnp.pad(x, ((0, 0), (pads[0], K), (pads[1], K), (0, 0)))
+        dw = [
+            jnp.einsum("bhwi,bhwo->io", x_pad[:, a : a + H + K - pads[0], b : b + W + K - pads[1]][:, :H, :W], spread[:, :H, :W])
+            for a in range(K)
+            for b in range(K)
+        ]
+        back = lax.conv_general_dilated(
+            spread[:, :H, :W],
+            w[::-1, ::-1],
+            (1, 1),
+            [(K - 1 - p, p) for p in pads],
+            dimension_numbers=("NHWC", "HWOI", "NHWC"),
+        )
+        return back, jnp.stack(dw).reshape(w.shape)
+
+    return lax.platform_dependent(x, w, g, cpu=products, default=native)
+
+
+conv.defvjp(_conv_fwd, _conv_bwd)
+
+
+def _crop(w_KxKxIxO, kernel_2, dilation_2, extent: int):
+    """The dense extent x extent kernel that equals a centre-cropped, dilated one: rows and columns are moved by 0/1 maps."""
+    K = w_KxKxIxO.shape[0]
+    offset_K = jnp.arange(K) - K // 2  # taps relative to the centre
+    place_E = jnp.arange(extent) - extent // 2
+
+    def axis(kernel, dilation):
+        live_K = jnp.abs(offset_K) <= kernel // 2
+        return ((place_E[:, None] == (offset_K * dilation)[None, :]) & live_K[None, :]).astype(w_KxKxIxO.dtype)
+
+    rows_ExK, columns_ExK = axis(kernel_2[0], dilation_2[0]), axis(kernel_2[1], dilation_2[1])
+    return jnp.einsum("yk,xl,klio->yxio", rows_ExK, columns_ExK, w_KxKxIxO)
+
+
+def _taps(kernel_2, dilation_2, K: int, extent: int, body, init):
+    """Run body(carry, (row, column) of w, (row, column) offset into an image padded by extent // 2) for each live tap."""
+
+    def step(t, carry):
+        tap = (t // kernel_2[1], t % kernel_2[1])
+        index = [K // 2 - k // 2 + i for k, i in zip(kernel_2, tap, strict=True)]
+        offset = [extent // 2 + (i - k // 2) * d for k, i, d in zip(kernel_2, tap, dilation_2, strict=True)]
+        return body(carry, index, offset)
+
+    return lax.fori_loop(0, kernel_2[0] * kernel_2[1], step, init)
+
+
+def _shifted(x_pad, shape, offset):
+    return lax.dynamic_slice(x_pad, (0, offset[0], offset[1], 0), shape)
+
+
+def _pad(x, extent):
+    p = extent // 2
+    return jnp.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def dynamic_conv(x_BxHxWxI, w_KxKxIxO, kernel_2, dilation_2, extent: int):
+    """Convolution whose kernel height and width and dilations are data: the same program for all of them.
+
+    Args:
+        x_BxHxWxI: images.
+        w_KxKxIxO: the largest kernel; its centre of size ``kernel_2`` is used, the rest gets gradient 0.
+        kernel_2: int32 odd height and width, at most K.
+        dilation_2: int32 dilation per axis.
+        extent: the largest ``(kernel - 1) * dilation + 1`` that can occur (static).
+
+    Returns:
+        BxHxWxO, zero padding. On CPU only the live taps are computed; elsewhere one dense convolution of the extent.
+    """
+    return _dynamic_conv_fwd(x_BxHxWxI, w_KxKxIxO, kernel_2, dilation_2, extent)[0]
+
+
+def _dynamic_conv_fwd(x, w, kernel_2, dilation_2, extent):
+    def native(x, w, kernel_2, dilation_2):
+        return _native(x, _crop(w, kernel_2, dilation_2, extent))
+
+    def taps(x, w, kernel_2, dilation_2):
+        x_pad = _pad(x, extent)
+
+        def body(y, index, offset):
+            return y + _shifted(x_pad, x.shape, offset) @ w[index[0], index[1]]
+
+        return _taps(kernel_2, dilation_2, w.shape[0], extent, body, jnp.zeros((*x.shape[:3], w.shape[3]), x.dtype))
+
+    y = lax.platform_dependent(x, w, kernel_2, dilation_2, cpu=taps, default=native)
+    return y, (x, w, kernel_2, dilation_2)
+
+
+def _dynamic_conv_bwd(extent, residuals, g):
+    x, w, kernel_2, dilation_2 = residuals
+
+    def native(x, w, kernel_2, dilation_2, g):
+        return jax.vjp(lambda x, w: _native(x, _crop(w, kernel_2, dilation_2, extent)), x, w)[1](g)
+
+    def taps(x, w, kernel_2, dilation_2, g):
+        x_pad, g_pad = _pad(x, extent), _pad(g, extent)
+
+        def body(carry, index, offset):
+            dx, dw = carry
+            mirrored = [2 * (extent // 2) - o for o in offset]
+            dx = dx + _shifted(g_pad, g.shape, mirrored) @ w[index[0], index[1]].T
+            tap = jnp.einsum("bhwi,bhwo->io", _shifted(x_pad, x.shape, offset), g)
+            return dx, dw.at[index[0], index[1]].set(tap)
+
+        return _taps(kernel_2, dilation_2, w.shape[0], extent, body, (jnp.zeros_like(x), jnp.zeros_like(w)))
+
+    dx, dw = lax.platform_dependent(x, w, kernel_2, dilation_2, g, cpu=taps, default=native)
+    return dx, dw, None, None
+
+
+dynamic_conv.defvjp(_dynamic_conv_fwd, _dynamic_conv_bwd)

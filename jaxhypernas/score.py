@@ -1,0 +1,89 @@
+"""Scoring: mean validation loss of each candidate under its generated weights, many candidates per call."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxhypernas import data
+from jaxhypernas.mesh import ARCH
+from jaxhypernas.predict import map_candidates, split_candidates
+from jaxhypernas.train import cross_entropy
+from jaxhypernas.types import Arch, Generator, Params, Scores, Target, UserError
+
+MIN_BATCHES = 10
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """How to score."""
+
+    batch: int = 64  # images per batch at most: BatchNorm's statistics come from it, and there are at least 10 batches
+    chunk: int = 0  # candidates side by side on a device; 0: chosen by backend
+
+    def __post_init__(self):
+        if self.batch < 2:
+            raise UserError(f"score.batch: {self.batch} must be at least 2, BatchNorm needs a batch")
+        if self.chunk < 0:
+            raise UserError(f"score.chunk: {self.chunk} must be 0 (automatic) or more")
+
+
+class Batches(NamedTuple):
+    """A fixed set of images, cut into T equal batches, normalised."""
+
+    x_TxBxHxWxC: jax.Array
+    y_TxB: jax.Array
+
+
+def make_batches(split: data.Split, mean_C, std_C, batch: int) -> Batches:
+    """At least MIN_BATCHES equal batches of at most ``batch`` images; up to T - 1 images are left over.
+
+    Raises:
+        UserError: fewer than two images per batch.
+    """
+    images = len(split.y_N)
+    number = max(MIN_BATCHES, -(-images // batch))
+    size = images // number
+    if size < 2:
+        raise UserError(f"data.valid: {images} held-out images are too few for {number} batches: hold out more")
+    x = data.normalise(jnp.asarray(split.x_NxHxWxC[: number * size]), jnp.asarray(mean_C), jnp.asarray(std_C))
+    y = jnp.asarray(split.y_N[: number * size])
+    return Batches(x.reshape(number, size, *x.shape[1:]), y.reshape(number, size))
+
+
+def score_one(target: Target, generator: Generator, phi: Params, batches: Batches, arch: Arch) -> Scores:
+    """Loss and accuracy of one candidate, averaged over batches; its weights are generated once."""
+    theta = generator.generate(phi, arch)
+
+    def one_batch(batch):
+        x, y = batch
+        logits = target.apply(theta, arch, x)
+        return Scores(cross_entropy(logits, y), (logits.argmax(-1) == y).astype(jnp.float32).mean())
+
+    return jax.tree.map(jnp.mean, jax.lax.map(one_batch, batches))
+
+
+def make_score(target: Target, generator: Generator, mesh: Mesh, chunk: int) -> Callable[[Params, Batches, Arch], Scores]:
+    """``score(phi, batches, population) -> Scores`` of NumPy arrays, for any number of candidates, with one program.
+
+    A call of the program takes ``chunk`` candidates per device; the last is filled up by repeating. There is nothing
+    random in a score, and none depends on the others, their order or the number of devices.
+    """
+    call = mesh.shape[ARCH] * chunk
+
+    def local(replicated, population):
+        return map_candidates(lambda arch: score_one(target, generator, *replicated, arch), population, chunk)
+
+    program = jax.jit(split_candidates(mesh, local))
+
+    def score(phi, batches, population):
+        A = jax.tree.leaves(population)[0].shape[0]
+        index = np.minimum(np.arange(-(-A // call) * call), A - 1).reshape(-1, call)
+        parts = [program((phi, batches), jax.tree.map(lambda x, i=i: np.asarray(x)[i], population)) for i in index]
+        return Scores(*(np.concatenate([np.asarray(p) for p in field])[:A] for field in zip(*parts, strict=True)))
+
+    return score

@@ -1,0 +1,124 @@
+"""Training: the same pure step trains a hypernetwork over sampled architectures and one network from scratch.
+
+Each step draws a batch of images and some architectures, and descends the mean of their losses. Everything random in
+step t comes from ``fold_in(key, t)``, so a resumed run continues bit for bit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxhypernas import data
+from jaxhypernas.types import Arch, Generator, Params, UserError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Defaults: the paper's Adam (learning rate 1e-3, betas 0.5 and 0.999, epsilon 1e-4, cosine)."""
+
+    steps: int = 1000
+    batch: int = 32  # images per step, the same for all of its architectures
+    architectures: int = 4  # per step
+    optimizer: Literal["adam", "sgd"] = "adam"  # sgd: Nesterov momentum 0.9
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4  # added to the gradient, of shared and standalone kernels only
+    every: int = 100  # steps between checkpoints and lines of metrics
+
+    def __post_init__(self):
+        for name in ("steps", "batch", "architectures", "every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: {getattr(self, name)} must be at least 1")
+        if not self.learning_rate > 0:
+            raise UserError(f"learning_rate: {self.learning_rate} must be above 0")
+        if not self.weight_decay >= 0:
+            raise UserError(f"weight_decay: {self.weight_decay} must be 0 or more")
+
+
+class TrainState(NamedTuple):
+    step: jax.Array  # int32: steps done
+    phi: Params
+    optimizer: Any
+    key: jax.Array
+
+
+class Images(NamedTuple):
+    """What training reads, on the device."""
+
+    x_NxHxWxC: jax.Array
+    y_N: jax.Array
+    mean_C: jax.Array
+    std_C: jax.Array
+
+
+def make_optimizer(config: TrainConfig, generator: Generator) -> optax.GradientTransformation:
+    """Weight decay where the generator wants it, then Adam or SGD, cosine to 0 over the run."""
+    scale = optax.scale_by_adam(0.5, 0.999, 1e-4) if config.optimizer == "adam" else optax.trace(0.9, nesterov=True)
+    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+    decay = optax.add_decayed_weights(config.weight_decay, generator.decay)
+    return optax.chain(decay, scale, optax.scale_by_learning_rate(schedule))
+
+
+def init_state(generator: Generator, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    phi_key, run_key = jax.random.split(key)
+    phi = generator.init(phi_key)
+    return TrainState(jnp.int32(0), phi, optimizer.init(phi), run_key)
+
+
+def cross_entropy(logits_BxL: jax.Array, y_B: jax.Array) -> jax.Array:
+    """Mean, in nats."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits_BxL, y_B).mean()
+
+
+def make_run(
+    config: TrainConfig,
+    augmentation: data.DataConfig,
+    logits: Callable[[Params, Arch, jax.Array], jax.Array],
+    optimizer: optax.GradientTransformation,
+    sample: Callable[[jax.Array, jax.Array], Arch],
+    mean: Callable[[Callable, Any, Arch], Any],
+    length: int,
+) -> Callable[[TrainState, Images, jax.Array], tuple[TrainState, jax.Array]]:
+    """``run(state, images, steps) -> (state, mean loss)``: ``steps`` (traced, at most ``length``) steps in one program.
+
+    Args:
+        logits: of one architecture, as `predict.bind` gives it.
+        sample: (key, progress in 0..1) -> the architectures of a step, with a leading axis.
+        mean: (f, replicated, population) -> the mean over the population of the pytree f(replicated, candidate).
+    """
+
+    def loss(phi, arch, x, y):
+        return cross_entropy(logits(phi, arch, x), y)
+
+    def one(batch, arch):
+        phi, x, y = batch
+        return jax.value_and_grad(loss)(phi, arch, x, y)
+
+    def run(state: TrainState, images: Images, steps):
+        order_key, step_key = jax.random.split(state.key)
+        order = data.batch_order(order_key, images.x_NxHxWxC.shape[0], config.batch, length, state.step)
+
+        def step(i, carry):
+            state, total = carry
+            arch_key, image_key = jax.random.split(jax.random.fold_in(step_key, state.step))
+            archs = sample(arch_key, state.step.astype(jnp.float32) / config.steps)
+            x = data.normalise(images.x_NxHxWxC[order[i]], images.mean_C, images.std_C)
+            x = data.augment(image_key, x, augmentation.pad, augmentation.flip)
+            value, grads = mean(one, (state.phi, x, images.y_N[order[i]]), archs)
+            updates, optimizer_state = optimizer.update(grads, state.optimizer, state.phi)
+            phi = optax.apply_updates(state.phi, updates)
+            return TrainState(state.step + 1, phi, optimizer_state, state.key), total + value
+
+        state, total = jax.lax.fori_loop(0, steps, step, (state, jnp.float32(0)))
+        return state, total / steps.astype(jnp.float32)
+
+    return run
+
+
+def check_progress(loss: float, step: int, classes: int) -> None:
+    """Raise UserError if training has diverged: a loss that is not finite, or ten times that of a blind guess."""
+    if not loss < 10 * float(jnp.log(float(classes))):
+        raise UserError(f"train: diverged before step {step} (loss {loss:.3g}): lower train.learning_rate and start again")

@@ -1,0 +1,88 @@
+"""Names and contracts that every other file shares; no logic.
+
+Array names carry their axes, as in ``x_BxHxWxC``: A candidates, B images of a batch, N nodes of a graph, P op slots,
+M memory banks, S positions of an encoding, H W spatial, C channels, K kernel size, D hidden units.
+
+A plug-in is a ``NamedTuple`` of functions. Each is written for ONE architecture; batching happens once, in
+``predict.map_candidates``.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+Arch = Any
+"""One candidate: a pytree of int32 arrays of static shape. A population has one more leading axis, A."""
+
+Params = Any
+"""A generator's parameters phi, or generated weights theta: a pytree of float arrays."""
+
+WeightSpec = Any
+"""A pytree of ``jax.ShapeDtypeStruct``: the maximal weights of a target, the only bond between target and generator."""
+
+
+class UserError(ValueError):
+    """Something the user gave is wrong: the message is one line that names the field and the fix."""
+
+
+class Graph(NamedTuple):
+    """A padded directed acyclic graph, nodes in topological order."""
+
+    op_N: jax.Array  # int32 op index per node, 0 where padded
+    edge_NxN: jax.Array  # int32, edge[i, j] = 1 where node j feeds node i; lower triangular
+    mask_N: jax.Array  # int32, 1 for real nodes
+
+
+class Cost(NamedTuple):
+    """Exact counts as int64: weights, and multiply-adds of convolutions and linear layers for one image."""
+
+    params: np.ndarray
+    flops: np.ndarray
+    live_params: np.ndarray  # counting only what lies on a path from input to output
+    live_flops: np.ndarray
+
+
+class Scores(NamedTuple):
+    """What scoring says of candidates: mean validation cross-entropy in nats and the share of right answers."""
+
+    loss: jax.Array
+    accuracy: jax.Array
+
+
+class Space(NamedTuple):
+    """A search space. Everything but ``cost`` and the strings is traceable."""
+
+    name: str
+    sample: Callable[[jax.Array, jax.Array | float], Arch]  # (key, progress of training in 0..1) -> arch
+    mutate: Callable[[jax.Array, Arch], Arch]  # (key, arch) -> a valid neighbour
+    canonical: Callable[[Arch], Arch]  # the representative of all isomorphic candidates
+    graph: Callable[[Arch], Graph]
+    cost: Callable[[Arch], Cost]  # NumPy, any leading axes: int64 has no counterpart in JAX's default 32 bits
+    to_string: Callable[[Arch], str]
+    from_string: Callable[[str], Arch]  # raises UserError
+    log10_size: float  # log10 of the number of architectures (of an upper bound where the docstring says so)
+
+
+class Target(NamedTuple):
+    """A family of networks, one per architecture."""
+
+    weight_spec: WeightSpec
+    apply: Callable[[Params, Arch, jax.Array], jax.Array]  # (theta, arch, x_BxHxWxC) -> logits_BxL
+
+
+class Generator(NamedTuple):
+    """A map from architectures to weights."""
+
+    init: Callable[[jax.Array], Params]  # key -> phi
+    generate: Callable[[Params, Arch], Params]  # (phi, arch) -> theta, shaped as the target's weight_spec
+    decay: Callable[[Params], Any]  # phi -> pytree of bool: which leaves weight decay applies to
+
+
+class Strategy(NamedTuple):
+    """A search. It sees architectures and scores only, so it replays from a table of scores."""
+
+    init: Callable[[jax.Array], Any]  # key -> state
+    ask: Callable[[Any], Arch | None]  # state -> a population to score next, or None when done
+    tell: Callable[[Any, Arch, np.ndarray], Any]  # (state, population, loss_A) -> state
