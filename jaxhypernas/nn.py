@@ -19,6 +19,11 @@ def batch_norm(x_BxHxWxC: jax.Array, epsilon: float = 1e-5) -> jax.Array:
     return centred * lax.rsqrt(jnp.square(centred).mean((0, 1, 2), keepdims=True) + epsilon)
 
 
+def cross_entropy(logits_BxL: jax.Array, y_B: jax.Array) -> jax.Array:
+    """Mean over images, in nats."""
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits_BxL), y_B[:, None], 1).mean()
+
+
 def average_pool(x_BxHxWxC: jax.Array) -> jax.Array:
     """Mean of 2x2 windows; an odd last row or column is dropped."""
     B, H, W, C = x_BxHxWxC.shape

@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 
 from jaxhypernas import data
 from jaxhypernas.mesh import ARCH
+from jaxhypernas.nn import cross_entropy
 from jaxhypernas.predict import map_candidates, split_candidates
-from jaxhypernas.train import cross_entropy
 from jaxhypernas.types import Arch, Generator, Params, Scores, Target, UserError
 
 MIN_BATCHES = 10

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxhypernas import data
+from jaxhypernas.nn import cross_entropy
 from jaxhypernas.types import Arch, Generator, Params, UserError
 
 
@@ -31,11 +32,11 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("steps", "batch", "architectures", "every"):
             if getattr(self, name) < 1:
-                raise UserError(f"{name}: {getattr(self, name)} must be at least 1")
+                raise UserError(f"train.{name}: {getattr(self, name)} must be at least 1")
         if not self.learning_rate > 0:
-            raise UserError(f"learning_rate: {self.learning_rate} must be above 0")
+            raise UserError(f"train.learning_rate: {self.learning_rate} must be above 0")
         if not self.weight_decay >= 0:
-            raise UserError(f"weight_decay: {self.weight_decay} must be 0 or more")
+            raise UserError(f"train.weight_decay: {self.weight_decay} must be 0 or more")
 
 
 class TrainState(NamedTuple):
@@ -66,11 +67,6 @@ def init_state(generator: Generator, optimizer: optax.GradientTransformation, ke
     phi_key, run_key = jax.random.split(key)
     phi = generator.init(phi_key)
     return TrainState(jnp.int32(0), phi, optimizer.init(phi), run_key)
-
-
-def cross_entropy(logits_BxL: jax.Array, y_B: jax.Array) -> jax.Array:
-    """Mean, in nats."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits_BxL, y_B).mean()
 
 
 def make_run(
@@ -108,7 +104,8 @@ def make_run(
             x = data.normalise(images.x_NxHxWxC[order[i]], images.mean_C, images.std_C)
             x = data.augment(image_key, x, augmentation.pad, augmentation.flip)
             value, grads = mean(one, (state.phi, x, images.y_N[order[i]]), archs)
-            updates, optimizer_state = optimizer.update(grads, state.optimizer, state.phi)
+            with jax.numpy_dtype_promotion("standard"):  # optax mixes its int32 count with floats
+                updates, optimizer_state = optimizer.update(grads, state.optimizer, state.phi)
             phi = optax.apply_updates(state.phi, updates)
             return TrainState(state.step + 1, phi, optimizer_state, state.key), total + value
 

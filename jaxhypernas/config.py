@@ -1,0 +1,108 @@
+"""The configuration of a run: a tree of the components' own, named presets, and its JSON."""
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxhypernas import generators, spaces
+from jaxhypernas.data import DataConfig
+from jaxhypernas.generators import GENERATORS, SmashConfig
+from jaxhypernas.retrain import RetrainConfig
+from jaxhypernas.score import ScoreConfig
+from jaxhypernas.search import STRATEGIES, SearchConfig
+from jaxhypernas.spaces import SPACES, MemoryBankConfig
+from jaxhypernas.train import TrainConfig
+from jaxhypernas.types import UserError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that determines a run's results, together with the number of devices."""
+
+    space: str = "memory_bank"
+    generator: str = "smash"
+    strategy: str = "smash"
+    seed: int = 0
+    data: DataConfig = field(default_factory=lambda: DataConfig(pad=1))
+    memory_bank: MemoryBankConfig = spaces.SMALL
+    smash: SmashConfig = generators.SMALL
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=800, learning_rate=3e-3))
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    search: SearchConfig = field(default_factory=lambda: SearchConfig(number=1000))
+    retrain: RetrainConfig = field(default_factory=RetrainConfig)
+
+    def __post_init__(self):
+        for name, registry in (("space", SPACES), ("generator", GENERATORS), ("strategy", STRATEGIES)):
+            if getattr(self, name) not in registry:
+                raise UserError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(registry)}")
+
+
+_PAPER_TRAIN = TrainConfig(steps=90_000, batch=50, architectures=1, every=900)
+
+PRESETS = {
+    # Minutes on two CPU cores, on scikit-learn's digits.
+    "small": Config(),
+    # The same networks on CIFAR-10, at half its resolution after the stem: about an hour on two CPU cores.
+    "small-cifar": Config(
+        data=DataConfig("cifar10", pad=4, flip=True),
+        memory_bank=dataclasses.replace(spaces.SMALL, stem_stride=2),
+        train=TrainConfig(steps=2000, learning_rate=3e-3),
+        search=SearchConfig(),
+        retrain=RetrainConfig(8, 48, TrainConfig(400, architectures=1, learning_rate=3e-3)),
+    ),
+    # SMASHv1 (Brock et al. 2018, section 4.1): 100 epochs of batch 50; published error of the retrained winner 5.53 %.
+    "smash-paper": Config(
+        data=DataConfig("cifar10", valid=0.1, pad=4, flip=True),
+        memory_bank=MemoryBankConfig(),
+        smash=SmashConfig(),
+        train=_PAPER_TRAIN,
+        search=SearchConfig(),
+        retrain=RetrainConfig(
+            1, 50, dataclasses.replace(_PAPER_TRAIN, steps=270_000, optimizer="sgd", learning_rate=0.1)
+        ),
+    ),
+}
+
+
+def save(config: Config, path: Path) -> None:
+    """Write as JSON."""
+    path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+
+
+def load(path: Path) -> Config:
+    """Read what `save` wrote.
+
+    Raises:
+        UserError: the file is damaged or from another version.
+    """
+    try:
+        return _build(Config, json.loads(path.read_text()))
+    except UserError:
+        raise
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"workdir: {path} is damaged or of another version ({error}): use a new --workdir") from None
+
+
+def _build(kind, values):
+    hints = typing.get_type_hints(kind)
+    if unknown := set(values) - set(hints):
+        raise ValueError(f"unknown field {min(unknown)}")
+    parts = {
+        name: _build(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
+        for name, value in values.items()
+    }
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in parts.items()})
+
+
+def difference(a: Config, b: Config, prefix: str = "") -> tuple[str, object, object] | None:
+    """The first field in which two configs differ: (dotted name, a's value, b's value)."""
+    for f in dataclasses.fields(a):
+        x, y = getattr(a, f.name), getattr(b, f.name)
+        if dataclasses.is_dataclass(x):
+            if found := difference(x, y, f"{prefix}{f.name}."):  # type: ignore[arg-type]
+                return found
+        elif x != y:
+            return f"{prefix}{f.name}", x, y
+    return None

@@ -1,0 +1,38 @@
+"""Progress bars on standard error: what is done, the rate, the time left."""
+
+import time
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class _Bar:
+    def __init__(self, progress: Progress, task, unit: str):
+        self._progress, self._task, self._unit = progress, task, unit
+        self._work, self._began = 0, time.time()
+
+    def advance(self, items: int, work: int, note: str = "") -> None:
+        """Count items done, the work in them (in the bar's unit), and what to show beside them."""
+        self._work += work
+        rate = self._work / max(time.time() - self._began, 1e-9)
+        self._progress.update(self._task, advance=items, note=note, rate=f"{rate:,.0f} {self._unit}/s")
+
+
+@contextmanager
+def bar(name: str, total: int, unit: str, start: int = 0):
+    """A bar over ``total`` items, ``start`` of them done already; ``unit`` names the work that the rate counts."""
+    columns = (
+        TextColumn("{task.description:8}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(name, total=total, completed=start, note="", rate="")
+        yield _Bar(progress, task, unit)

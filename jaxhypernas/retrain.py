@@ -1,0 +1,72 @@
+"""Training candidates from scratch: the training code of `train`, standalone weights, many candidates side by side."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxhypernas import data
+from jaxhypernas.generators import standalone
+from jaxhypernas.mesh import ARCH
+from jaxhypernas.predict import bind, map_candidates, split_candidates
+from jaxhypernas.score import Batches, score_one
+from jaxhypernas.train import Images, TrainConfig, init_state, make_optimizer, make_run
+from jaxhypernas.types import Arch, Scores, Target, UserError
+
+
+@dataclass(frozen=True)
+class RetrainConfig:
+    """Which candidates to train from scratch, and how."""
+
+    top: int = 4  # the best scored
+    sample: int = 24  # a random sample of the space: what correlations are computed on
+    train: TrainConfig = TrainConfig(steps=200, architectures=1, optimizer="adam", learning_rate=3e-3)
+
+    def __post_init__(self):
+        for name, least in (("top", 1), ("sample", 3)):
+            if getattr(self, name) < least:
+                raise UserError(f"retrain.{name}: {getattr(self, name)} must be at least {least}")
+
+
+def make_retrain(
+    config: TrainConfig, augmentation: data.DataConfig, target: Target, mesh: Mesh
+) -> Callable[[jax.Array, Images, Batches, Batches, Arch, np.ndarray], tuple[Scores, Scores]]:
+    """``retrain(key, images, valid, test, population, seed_A) -> (Scores on valid, Scores on test)``.
+
+    The population has one candidate per device. A candidate's initial weights and batches depend on the key and its
+    seed only, not on the others.
+    """
+    generator = standalone(target.weight_spec)
+    optimizer = make_optimizer(replace(config, architectures=1), generator)
+
+    def one(replicated, candidate):
+        key, images, valid, test = replicated
+        arch, seed = candidate
+        run = make_run(
+            config,
+            augmentation,
+            bind(target, generator),
+            optimizer,
+            sample=lambda key, progress: arch,
+            mean=lambda f, batch, arch: f(batch, arch),
+            length=config.steps,
+        )
+        state = init_state(generator, optimizer, jax.random.fold_in(key, seed))
+        state, _ = run(state, images, jnp.int32(config.steps))
+        return tuple(score_one(target, generator, state.phi, batches, arch) for batches in (valid, test))
+
+    def local(replicated, candidates):
+        return map_candidates(lambda candidate: one(replicated, candidate), candidates, 1)
+
+    program = jax.jit(split_candidates(mesh, local))
+
+    def retrain(key, images, valid, test, population, seed_A):
+        A, devices = len(seed_A), mesh.shape[ARCH]
+        index = np.minimum(np.arange(devices), A - 1)
+        candidates = jax.tree.map(lambda x: np.asarray(x)[index], (population, seed_A))
+        return jax.tree.map(lambda x: np.asarray(x)[:A], program((key, images, valid, test), candidates))
+
+    return retrain

@@ -1,0 +1,312 @@
+"""A run: one configuration and its work directory. Each verb does what is missing and leaves the rest as it is.
+
+    config.json       the resolved configuration
+    metrics.jsonl     a line per training segment
+    checkpoints/      training state: the newest, one before it, the best
+    scores/           one row per candidate scored; a search replays from it
+    retrain/          one row per candidate trained from scratch
+    report.md, *.png  what came out
+"""
+
+import hashlib
+import json
+import time
+from functools import cached_property, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxhypernas import config as configs
+from jaxhypernas import data, progress, report, search, stats
+from jaxhypernas.checkpoint import Checkpoints
+from jaxhypernas.config import Config
+from jaxhypernas.generators import GENERATORS
+from jaxhypernas.mesh import ARCH, make_mesh
+from jaxhypernas.predict import bind, default_chunk, mean_candidates, mean_over_mesh
+from jaxhypernas.retrain import make_retrain
+from jaxhypernas.score import make_batches, make_score
+from jaxhypernas.spaces import SPACES
+from jaxhypernas.table import Table
+from jaxhypernas.targets import TARGETS
+from jaxhypernas.train import Images, TrainState, check_progress, init_state, make_optimizer, make_run
+from jaxhypernas.types import Arch, UserError
+
+ROUND = 32  # candidates scored between two shards
+
+
+class Run:
+    """Opens or begins the run of a work directory.
+
+    Args:
+        workdir: made if it does not exist.
+        config: of a new run; for an existing one it must be the same, or None.
+
+    Raises:
+        UserError: the directory holds another configuration, cannot be written, or is empty and config is None.
+    """
+
+    def __init__(self, workdir: Path, config: Config | None = None):
+        self.workdir = Path(workdir)
+        path = self.workdir / "config.json"
+        if path.exists():
+            stored = configs.load(path)
+            if config is not None and (found := configs.difference(stored, config)):
+                raise UserError(f"{found[0]}: {self.workdir} was begun with {found[1]}, not {found[2]}: use a new --workdir")
+            config = stored
+        elif config is None:
+            raise UserError(f"workdir: {self.workdir} holds no run: begin one with jaxhypernas train --workdir {self.workdir}")
+        self.config = config
+        self.dataset  # bad data must not leave a begun run behind
+        self.target, self.space  # nor a space that doesn't fit it
+        try:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            configs.save(config, path)
+        except OSError as error:
+            raise UserError(f"workdir: {self.workdir} cannot be written ({error.strerror}): use another --workdir") from None
+
+    @cached_property
+    def dataset(self) -> data.Dataset:
+        return data.load(self.config.data, self.config.seed)
+
+    @cached_property
+    def space(self):
+        return SPACES[self.config.space](self.config.memory_bank, self.dataset.image, self.dataset.classes)
+
+    @cached_property
+    def target(self):
+        return TARGETS[self.config.space](self.config.memory_bank, self.dataset.image, self.dataset.classes)
+
+    @cached_property
+    def generator(self):
+        return GENERATORS[self.config.generator](self.config.smash, self.config.memory_bank, self.target.weight_spec)
+
+    @cached_property
+    def mesh(self):
+        return make_mesh()
+
+    @cached_property
+    def images(self) -> Images:
+        """The training split, the same on every device."""
+        split = self.dataset.train
+        arrays = (split.x_NxHxWxC, split.y_N, self.dataset.mean_C, self.dataset.std_C)
+        replicated = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
+        return Images(*(jax.device_put(a, replicated) for a in arrays))
+
+    def batches(self, split: data.Split):
+        return make_batches(split, self.dataset.mean_C, self.dataset.std_C, self.config.score.batch)
+
+    @cached_property
+    def key(self) -> jax.Array:
+        return jax.random.key(self.config.seed)
+
+    @cached_property
+    def scores(self) -> Table:
+        return Table(self.workdir / "scores")
+
+    @cached_property
+    def retrained(self) -> Table:
+        return Table(self.workdir / "retrain")
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def train(self) -> TrainState:
+        """Train the generator to the end, from the newest checkpoint if there is one."""
+        config, devices = self.config.train, self.mesh.shape[ARCH]
+        if config.architectures % devices:
+            raise UserError(
+                f"train.architectures: {config.architectures} must be a multiple of the {devices} devices they are split over"
+            )
+        optimizer = make_optimizer(config, self.generator)
+        state = jax.eval_shape(partial(init_state, self.generator, optimizer), jax.random.fold_in(self.key, 0))
+        checkpoints = Checkpoints(self.workdir / "checkpoints")
+        try:
+            replicated = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
+            like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=replicated), state)
+            if restored := checkpoints.restore(like):
+                state = restored[1]
+            else:
+                start = jax.jit(partial(init_state, self.generator, optimizer), out_shardings=replicated)
+                state = start(jax.random.fold_in(self.key, 0))
+            return self._train_from(state, optimizer, checkpoints)
+        finally:
+            checkpoints.close()
+
+    def _train_from(self, state: TrainState, optimizer, checkpoints: Checkpoints) -> TrainState:
+        config, chunk = self.config.train, self.config.score.chunk or default_chunk()
+        per_device = config.architectures // self.mesh.shape[ARCH]
+        chunk = max(c for c in range(1, min(chunk, per_device) + 1) if per_device % c == 0)
+
+        def mean(f, replicated, population):
+            return mean_over_mesh(self.mesh, lambda r, p: mean_candidates(partial(f, r), p, chunk))(replicated, population)
+
+        def sample(key, progress):
+            return jax.vmap(lambda k: self.space.sample(k, progress))(jax.random.split(key, config.architectures))
+
+        logits = bind(self.target, self.generator)
+        run = jax.jit(make_run(config, self.config.data, logits, optimizer, sample, mean, config.every))
+        with progress.bar("train", config.steps, "images*candidates", start=int(state.step)) as bar:
+            while (done := int(state.step)) < config.steps:
+                steps, began = min(config.every, config.steps - done), time.time()
+                state, loss = run(state, self.images, jnp.int32(steps))
+                check_progress(float(loss), int(state.step), self.dataset.classes)
+                rate = steps * config.batch * config.architectures / (time.time() - began)
+                checkpoints.save(int(state.step), state, float(loss))
+                self._log({"step": int(state.step), "loss": float(loss), "images_candidates_per_s": round(rate, 1)})
+                bar.advance(steps, steps * config.batch * config.architectures, f"loss {float(loss):.3f}")
+        return state
+
+    def _log(self, line: dict) -> None:
+        with (self.workdir / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    @cached_property
+    def phi(self):
+        """The trained generator's parameters.
+
+        Raises:
+            UserError: training has not ended.
+        """
+        optimizer = make_optimizer(self.config.train, self.generator)
+        like = jax.eval_shape(partial(init_state, self.generator, optimizer), self.key)
+        replicated = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
+        like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=replicated), like)
+        checkpoints = Checkpoints(self.workdir / "checkpoints")
+        restored = checkpoints.restore(like)
+        checkpoints.close()
+        if restored is None or restored[0] < self.config.train.steps:
+            done = restored[0] if restored else 0
+            raise UserError(
+                f"workdir: {self.workdir} has {done} of {self.config.train.steps} training steps: "
+                f"run jaxhypernas train --workdir {self.workdir}"
+            )
+        return restored[1].phi
+
+    # --- scoring ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _score(self):
+        return make_score(self.target, self.generator, self.mesh, self.config.score.chunk or default_chunk())
+
+    @cached_property
+    def _valid(self):
+        return self.batches(self.dataset.valid)
+
+    @cached_property
+    def _canonical(self):
+        return jax.jit(jax.vmap(self.space.canonical))
+
+    def score(self, population: Arch, bar=None) -> list[dict]:
+        """A row per candidate, in order: from the table, or scored now and added to it. Duplicates are scored once."""
+        population = jax.tree.map(np.asarray, self._canonical(population))
+        ids = [_identity(population, i) for i in range(len(jax.tree.leaves(population)[0]))]
+        known = {row["id"]: row for row in self.scores.rows}
+        new = [i for i, x in enumerate(ids) if x not in known and ids.index(x) == i]
+        if bar is not None:
+            bar.advance(len(ids) - len(new), 0)
+        for start in range(0, len(new), ROUND):
+            picked = new[start : start + ROUND]
+            part = jax.tree.map(lambda x, picked=picked: x[picked], population)
+            scores = self._score(self.phi, self._valid, part)
+            rows = self._rows(part, {"loss": scores.loss, "accuracy": scores.accuracy}, [ids[i] for i in picked])
+            self.scores.append(rows)
+            known.update((row["id"], row) for row in rows)
+            if bar is not None:
+                best = min(row["loss"] for row in self.scores.rows)
+                bar.advance(len(picked), len(picked) * self._valid.y_TxB.size, f"best {best:.3f}")
+        return [known[x] for x in ids]
+
+    def _rows(self, population: Arch, columns: dict, ids: list[str]) -> list[dict]:
+        cost = self.space.cost(population)._asdict()
+        return [
+            {
+                "id": ids[i],
+                "arch": self.space.to_string(jax.tree.map(lambda x, i=i: x[i], population)),
+                **{name: float(value[i]) for name, value in columns.items()},
+                **{name: int(value[i]) for name, value in cost.items()},
+            }
+            for i in range(len(ids))
+        ]
+
+    def sample(self, number: int, key: jax.Array) -> Arch:
+        return jax.jit(jax.vmap(lambda k: self.space.sample(k, 1.0)))(jax.random.split(key, number))
+
+    def parse(self, strings: list[str]) -> Arch:
+        """A population from architecture strings."""
+        archs = [self.space.from_string(s) for s in strings]
+        return jax.tree.map(lambda *x: np.stack(x), *archs)
+
+    def search(self) -> list[dict]:
+        """Run the strategy, replaying what is scored already; all rows, best first."""
+        strategy = search.STRATEGIES[self.config.strategy](self.space, self.config.search)
+        total = self.config.search.number
+        if self.config.strategy == "smash":
+            total += self.config.search.perturbed + self.config.search.greedy
+        with progress.bar("search", total, "images*candidates") as bar:
+            evaluate = lambda population: np.array([row["loss"] for row in self.score(population, bar)])  # noqa: E731
+            search.run(strategy, jax.random.fold_in(self.key, 1), evaluate)
+        return sorted(self.scores.rows, key=lambda row: (np.nan_to_num(row["loss"], nan=np.inf), row["id"]))
+
+    # --- truth --------------------------------------------------------------------------------------------------
+
+    def retrain(self) -> list[dict]:
+        """Train the best candidates and a random sample from scratch; a row each, with its generated-weight score."""
+        config = self.config.retrain
+        best = sorted(self.scores.rows, key=lambda row: (np.nan_to_num(row["loss"], nan=np.inf), row["id"]))
+        if not best:
+            raise UserError(f"workdir: {self.workdir} has no scores: run jaxhypernas search or score first")
+        sample = self.score(self.sample(config.sample, jax.random.fold_in(self.key, 2)))
+        wanted = [("top", row) for row in best[: config.top]] + [("sample", row) for row in sample]
+        done = {(row["group"], row["id"]) for row in self.retrained.rows}
+        missing = [(group, row) for group, row in wanted if (group, row["id"]) not in done]
+        retrain = make_retrain(config.train, self.config.data, self.target, self.mesh)
+        test = self.batches(self.dataset.test)
+        per_candidate = config.train.steps * config.train.batch
+        with progress.bar("retrain", len(wanted), "images*candidates", start=len(wanted) - len(missing)) as bar:
+            for start in range(0, len(missing), self.mesh.shape[ARCH]):
+                part = missing[start : start + self.mesh.shape[ARCH]]
+                population = self.parse([row["arch"] for _, row in part])
+                seeds = np.array([int(row["id"][:7], 16) for _, row in part], np.int32)
+                key = jax.random.fold_in(self.key, 3)
+                valid, held = retrain(key, self.images, self._valid, test, population, seeds)
+                self.retrained.append(
+                    [
+                        {
+                            "group": group,
+                            **row,
+                            "trained_valid_loss": float(valid.loss[i]),
+                            "trained_valid_accuracy": float(valid.accuracy[i]),
+                            "test_loss": float(held.loss[i]),
+                            "test_accuracy": float(held.accuracy[i]),
+                        }
+                        for i, (group, row) in enumerate(part)
+                    ]
+                )
+                bar.advance(len(part), len(part) * per_candidate, f"test accuracy {held.accuracy.mean():.3f}")
+        return self.retrained.rows
+
+    def rank(self, arch: list[str], truth: np.ndarray) -> dict[str, dict[str, stats.Interval]]:
+        """How scores of these architectures rank against a truth (higher is better), beside parameters and FLOPs."""
+        return rank_rows(self.score(self.parse(arch)), truth)
+
+    def report(self) -> Path:
+        """Write report.md and its pictures from what the directory holds."""
+        return report.write(self)
+
+
+def rank_rows(rows: list[dict], truth: np.ndarray) -> dict[str, dict[str, stats.Interval]]:
+    scores = {
+        "generated weights": -np.array([row["loss"] for row in rows]),
+        "live parameters": np.array([row["live_params"] for row in rows]),
+        "live FLOPs": np.array([row["live_flops"] for row in rows]),
+    }
+    return stats.rank_report(scores, truth)
+
+
+def _identity(population: Arch, i: int) -> str:
+    """The id of a canonical architecture: a 64-bit hash of its arrays."""
+    digest = hashlib.blake2b(digest_size=8)
+    for leaf in jax.tree.leaves(population):
+        digest.update(np.ascontiguousarray(leaf[i], np.int32).tobytes())
+    return digest.hexdigest()
