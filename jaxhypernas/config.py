@@ -28,7 +28,7 @@ class Config:
     data: DataConfig = field(default_factory=lambda: DataConfig(pad=1))
     memory_bank: MemoryBankConfig = spaces.SMALL
     smash: SmashConfig = generators.SMALL
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=800, learning_rate=3e-3))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=800, learning_rate=1e-2))
     score: ScoreConfig = field(default_factory=ScoreConfig)
     search: SearchConfig = field(default_factory=lambda: SearchConfig(number=1000))
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
@@ -48,7 +48,7 @@ PRESETS = {
     "small-cifar": Config(
         data=DataConfig("cifar10", pad=4, flip=True),
         memory_bank=dataclasses.replace(spaces.SMALL, stem_stride=2),
-        train=TrainConfig(steps=2000, learning_rate=3e-3),
+        train=TrainConfig(steps=2000, learning_rate=1e-2),
         search=SearchConfig(),
         retrain=RetrainConfig(8, 48, TrainConfig(400, architectures=1, learning_rate=3e-3)),
     ),

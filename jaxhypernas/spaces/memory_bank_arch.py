@@ -95,7 +95,7 @@ class MemoryBankConfig:
 
 
 SMALL = MemoryBankConfig(
-    unit=2, units=4, depth=4, widening=2, max_bottleneck=1, max_groups=2, stem_kernel=3, slots=14
+    unit=2, units=4, depth=2, widening=2, max_bottleneck=1, max_kernel=5, max_dilation=2, max_groups=2, stem_kernel=3, slots=9
 )
 
 

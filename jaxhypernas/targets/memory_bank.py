@@ -10,6 +10,8 @@ the published code:
 4. Transitions pool before their 1x1, which commutes with it and costs a quarter.
 5. A kernel cut from a larger one is scaled by the square root of their fan-ins' ratio: whatever its size, it starts with
    the variance that its own fan-in asks for, as if it had been initialised alone.
+6. An op's output is scaled by OUTPUT_SCALE before it is added: with BatchNorm in ops, shared kernels otherwise drown what
+   a bank already holds, and nothing is learned that holds for most architectures (experiments/LOG.md).
 """
 
 import jax
@@ -19,6 +21,8 @@ from jax import lax
 from jaxhypernas import nn
 from jaxhypernas.spaces.memory_bank_arch import BLOCKS, CONVS, MemoryBankArch, MemoryBankConfig, active_convs, layout
 from jaxhypernas.types import Params, Target
+
+OUTPUT_SCALE = 0.1
 
 
 def memory_bank(config: MemoryBankConfig, image: tuple[int, int, int], classes: int) -> Target:
@@ -81,7 +85,7 @@ def _block(config, arch, place, theta, b, memory_BxHxWxC):
     def op(memory, slot):
         convs = [s if c is None else c for s, c in zip(shared, slot["conv"], strict=True)]
         y = _op(config, slot, convs, memory)
-        return memory + y @ jnp.kron(slot["route"], jnp.eye(config.unit))
+        return memory + OUTPUT_SCALE * y @ jnp.kron(slot["route"], jnp.eye(config.unit))
 
     # Recomputed in the backward pass: what it would store is stored for empty slots, too (1.7x slower on CPU).
     op = jax.checkpoint(op)

@@ -1,0 +1,307 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxhypernas.checkpoint import Checkpoints
+from jaxhypernas.types import UserError
+
+
+def make_state(step, width=40):
+    params = {"w": jax.random.normal(jax.random.key(step), (width, 50)), "b": jnp.full((7,), step, jnp.bfloat16)}
+    return {
+        "step": jnp.int32(step),
+        "params": params,
+        "optimizer": optax.adam(1e-3).init(params),
+        "nan": jnp.array([jnp.nan, -0.0, jnp.inf]),
+        "keys": jax.random.split(jax.random.key(step), 3),
+        "rbg": jax.random.key(step, impl="rbg"),
+        "mask": jnp.array([True, False]),
+    }
+
+
+def assert_identical(state, expected):
+    def raw(leaf):
+        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return leaf.dtype, leaf.shape, np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes()
+
+    assert jax.tree.structure(state) == jax.tree.structure(expected)
+    assert jax.tree.map(raw, state) == jax.tree.map(raw, expected)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Steps 1, 2 and 3, the first of lowest loss. Copy before damaging."""
+    directory = tmp_path_factory.mktemp("saved")
+    with Checkpoints(directory) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, make_state(step), loss=step)
+    return directory
+
+
+def found(result):
+    assert result is not None
+    return result
+
+
+def steps_in(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_no_steps(tmp_path):
+    with Checkpoints(tmp_path / "new" / "one") as checkpoints:
+        assert checkpoints.restore(make_state(0)) is None
+        assert checkpoints.restore_best(make_state(0)) is None
+
+
+@pytest.mark.parametrize("like", [make_state, lambda step: jax.eval_shape(make_state, step)], ids=["arrays", "shapes"])
+def test_round_trip_is_bit_identical(saved, like):
+    with Checkpoints(saved) as checkpoints:
+        for restore, expected in ((checkpoints.restore, 3), (checkpoints.restore_best, 1)):
+            step, state = found(restore(like(0)))
+            assert step == expected
+            assert_identical(state, make_state(expected))
+            assert isinstance(state["optimizer"][0], optax.ScaleByAdamState)
+
+
+def test_restores_to_the_sharding_asked_for(saved):
+    mesh = jax.make_mesh((4,), ("arch",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("arch"))
+    like = jax.eval_shape(make_state, 0)
+    like["params"]["w"] = jax.ShapeDtypeStruct((40, 50), jnp.float32, sharding=split)
+    with Checkpoints(saved) as checkpoints:
+        _, state = found(checkpoints.restore(like))
+    assert state["params"]["w"].sharding == split
+    assert_identical(state, make_state(3))
+
+
+def test_state_may_be_donated_after_save(tmp_path):
+    update = jax.jit(lambda x: x + 1, donate_argnums=0)
+    with Checkpoints(tmp_path) as checkpoints:
+        x = jnp.zeros((500, 500))
+        checkpoints.save(1, x, 0.0)
+        for _ in range(20):
+            x = update(x)
+        assert_identical(found(checkpoints.restore(x))[1], jnp.zeros((500, 500)))
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept"),
+    [
+        ([5, 4, 3, 2, 1], ["4", "5"]),
+        ([1, 2, 3, 4, 5], ["1", "4", "5"]),
+        ([5, 1, 3, float("nan"), 2], ["2", "4", "5"]),
+        ([float("nan")] * 4 + [2], ["4", "5"]),
+    ],
+)
+@pytest.mark.parametrize("reopened", [False, True])
+def test_newest_and_best_are_kept(tmp_path, losses, kept, reopened):
+    checkpoints = Checkpoints(tmp_path)
+    for step, loss in enumerate(losses, 1):
+        checkpoints.save(step, jnp.int32(step), loss)
+        if reopened:
+            checkpoints.close()
+            checkpoints = Checkpoints(tmp_path)
+    checkpoints.close()
+    assert steps_in(tmp_path) == kept
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(jnp.int32(0)) == (5, 5)
+        best = 1 + int(np.nanargmin(losses))
+        assert checkpoints.restore_best(jnp.int32(0)) == (best, best)
+
+
+def test_a_step_is_not_saved_twice(saved):
+    with Checkpoints(saved) as checkpoints, pytest.raises(UserError, match="step 3 is already in"):
+        checkpoints.save(3, make_state(3), 0.0)
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+# Tensorstore's threads complain for each leaf that is still being read when orbax gives up at the first that fails.
+abandons_reads = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def flip(where, path):
+    data = bytearray(path.read_bytes())
+    data[int(where * (len(data) - 1))] ^= 4
+    path.write_bytes(data)
+
+
+HARMS = {
+    "flip first": lambda path: flip(0, path),
+    "flip third": lambda path: flip(1 / 3, path),
+    "flip middle": lambda path: flip(1 / 2, path),
+    "flip last": lambda path: flip(1, path),
+    "truncate": lambda path: path.write_bytes(path.read_bytes()[:-3]),
+    "empty": lambda path: path.write_bytes(b""),
+    "remove": Path.unlink,
+}
+
+
+@abandons_reads
+@pytest.mark.parametrize("harm", HARMS)
+def test_damage_to_any_file_is_never_silent(saved, tmp_path, harm):
+    """Of each file in turn: either it is of no consequence, or it is reported and the step before is used."""
+    files = [path.relative_to(saved) for path in sorted((saved / "3").rglob("*")) if path.is_file()]
+    fell_back = set()
+    for number, file in enumerate(files):
+        directory, lines = tmp_path / str(number), []
+        shutil.copytree(saved, directory)
+        HARMS[harm](directory / file)
+        with Checkpoints(directory, lines.append) as checkpoints:
+            step, state = found(checkpoints.restore(make_state(0)))
+            assert step == 3 - len(lines), (file, lines)
+            assert_identical(state, make_state(step))
+            step, state = found(checkpoints.restore_best(make_state(0)))
+            assert_identical(state, make_state(1))
+        if lines:
+            fell_back.add(file.parts[1])
+    assert {"record", "state"} <= fell_back
+
+
+def replace(old, new, path):
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new))
+
+
+def clear(directory):
+    shutil.rmtree(directory)
+    directory.mkdir()
+
+
+@abandons_reads
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (clear, "record"),
+        (lambda path: shutil.rmtree(path / "record"), "record"),
+        (lambda path: shutil.rmtree(path / "state"), "state"),
+        (lambda path: flip(0.1, path / "record" / "metadata"), "record"),
+        (lambda path: replace(b'"loss": 3.0', b'"loss": 0.0', path / "record" / "metadata"), "record"),
+    ],
+    ids=["empty step", "no record", "no state", "wrong record", "wrong loss"],
+)
+def test_damaged_step_moves_aside_and_is_saved_again(saved, tmp_path, harm, reason):
+    directory, lines = tmp_path / "damaged", []
+    shutil.copytree(saved, directory)
+    harm(directory / "3")
+    with Checkpoints(directory, lines.append) as checkpoints:
+        assert found(checkpoints.restore(make_state(0)))[0] == 2
+        assert len(lines) == 1 and "\n" not in lines[0]
+        assert "step 3 is damaged" in lines[0] and reason in lines[0] and "3.damaged" in lines[0]
+        checkpoints.save(3, make_state(3), loss=3)
+        assert_identical(found(checkpoints.restore(make_state(0)))[1], make_state(3))
+        harm(directory / "3")
+        assert found(checkpoints.restore(make_state(0)))[0] == 2
+    assert steps_in(directory) == ["1", "2", "3.damaged", "3.damaged+"], "and nothing is lost"
+
+
+def test_a_damaged_record_never_takes_the_place_of_a_step(saved, tmp_path):
+    directory = tmp_path / "damaged"
+    shutil.copytree(saved, directory)
+    flip(0.1, directory / "3" / "record" / "metadata")
+    with Checkpoints(directory, lambda line: None) as checkpoints:
+        checkpoints.save(4, make_state(4), loss=9)
+    assert steps_in(directory) == ["1", "2", "3", "4"], "the best, the newest two that are whole, and the damaged one"
+
+
+@abandons_reads
+def test_damaged_best_gives_the_next_best(saved, tmp_path):
+    directory, lines = tmp_path / "damaged", []
+    shutil.copytree(saved, directory)
+    shutil.rmtree(directory / "1" / "state")
+    with Checkpoints(directory, lines.append) as checkpoints:
+        assert found(checkpoints.restore_best(make_state(0)))[0] == 2
+    assert len(lines) == 1 and steps_in(directory) == ["1.damaged", "2", "3"]
+
+
+def test_all_damaged(saved, tmp_path):
+    directory = tmp_path / "damaged"
+    shutil.copytree(saved, directory)
+    for step in "123":
+        shutil.rmtree(directory / step / "record")
+    for _ in range(2):
+        with Checkpoints(directory) as checkpoints, pytest.raises(UserError, match="delete the directory") as caught:
+            checkpoints.restore(make_state(0))
+        assert str(directory) in str(caught.value) and "\n" not in str(caught.value)
+    assert steps_in(directory) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda like: like | {"step": jnp.float32(0)},
+        lambda like: like | {"nan": jnp.zeros(4)},
+        lambda like: like | {"keys": jax.random.split(jax.random.key(0, impl="rbg"), 3)},
+        lambda like: like | {"more": jnp.zeros(4)},
+        lambda like: {name: leaf for name, leaf in like.items() if name != "nan"},
+    ],
+    ids=["dtype", "shape", "key", "more", "fewer"],
+)
+def test_state_of_another_configuration(saved, change):
+    with Checkpoints(saved) as checkpoints:
+        with pytest.raises(UserError, match=r"leaf \['\w+'\] is .*, expected .*configuration"):
+            checkpoints.restore(change(make_state(0)))
+        assert found(checkpoints.restore(make_state(0)))[0] == 3, "nothing was moved"
+
+
+def test_default_report_is_a_line_on_stderr(saved, tmp_path, capsys):
+    directory = tmp_path / "damaged"
+    shutil.copytree(saved, directory)
+    shutil.rmtree(directory / "3" / "record")
+    with Checkpoints(directory) as checkpoints:
+        checkpoints.restore(make_state(0))
+    assert capsys.readouterr().err.count("checkpoints: step 3 is damaged") == 1
+
+
+# --- a killed save --------------------------------------------------------------------------------------------------
+
+SAVE_FOR_EVER = """
+import itertools, sys
+sys.path.insert(0, sys.argv[2])
+from test_checkpoint import Checkpoints, make_state
+checkpoints = Checkpoints(sys.argv[1])
+for step in itertools.count(1):
+    checkpoints.save(step, make_state(step, width=20000), loss=step)
+"""
+
+
+def mid_save(directory):
+    names = steps_in(directory)
+    return sum(map(str.isdigit, names)) >= 2 and any("tmp" in name for name in names)
+
+
+def test_kill_during_save(tmp_path):
+    command = [sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path), str(Path(__file__).parent)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, env=environment) as process:
+        deadline = time.monotonic() + 120
+        stopped = False
+        while not (stopped and mid_save(tmp_path)):
+            assert time.monotonic() < deadline and process.poll() is None
+            if stopped:  # too late: that save ended before the process stopped
+                process.send_signal(signal.SIGCONT)
+            time.sleep(0.001)
+            if stopped := mid_save(tmp_path):
+                process.send_signal(signal.SIGSTOP)
+                os.waitpid(process.pid, os.WUNTRACED)
+        process.kill()
+    newest = max(int(name) for name in steps_in(tmp_path) if name.isdigit())
+
+    lines = []
+    with Checkpoints(tmp_path, lines.append) as checkpoints:
+        step, state = found(checkpoints.restore(jax.eval_shape(lambda: make_state(0, width=20000))))
+        assert step == newest and not lines
+        assert_identical(state, make_state(newest, width=20000))
+        checkpoints.save(newest + 1, state, 0.0)
+    assert not any("tmp" in name for name in steps_in(tmp_path))
