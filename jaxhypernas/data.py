@@ -37,11 +37,15 @@ class DataConfig:
 
 
 class Split(NamedTuple):
+    """Images and their labels."""
+
     x_NxHxWxC: np.ndarray  # uint8 or float32
     y_N: np.ndarray  # int32
 
 
 class Dataset(NamedTuple):
+    """A set in three parts, with what normalises it."""
+
     name: str
     classes: int
     train: Split
@@ -83,8 +87,10 @@ def load(config: DataConfig, seed: int) -> Dataset:
 
 def _moments(x_NxHxWxC):
     """Mean and standard deviation per channel, chunk by chunk: a float64 copy of a large set would not fit."""
-    sums = [(c.sum((0, 1, 2)), np.square(c).sum((0, 1, 2))) for c in (
-        x_NxHxWxC[i : i + CHUNK].astype(np.float64) for i in range(0, len(x_NxHxWxC), CHUNK))]
+    sums = [
+        (c.sum((0, 1, 2)), np.square(c).sum((0, 1, 2)))
+        for c in (x_NxHxWxC[i : i + CHUNK].astype(np.float64) for i in range(0, len(x_NxHxWxC), CHUNK))
+    ]
     total, squares = (np.sum(s, 0) / (x_NxHxWxC.size / x_NxHxWxC.shape[-1]) for s in zip(*sums, strict=True))
     return total.astype(np.float32), np.sqrt(np.maximum(squares - total**2, 1e-12)).astype(np.float32)
 
@@ -106,7 +112,9 @@ def _npz(path: Path):
         with np.load(path, allow_pickle=False) as file:
             missing = [k for k in ("x_train", "y_train", "x_test", "y_test") if k not in file]
             if missing:
-                raise UserError(f"data.dataset: {path} lacks {', '.join(missing)}: save it with np.savez and these names")
+                raise UserError(
+                    f"data.dataset: {path} lacks {', '.join(missing)}: save it with np.savez and these names"
+                )
             arrays = {k: file[k] for k in ("x_train", "y_train", "x_test", "y_test")}
     except UserError:
         raise

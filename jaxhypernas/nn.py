@@ -59,7 +59,11 @@ def _conv_bwd(stride, residuals, g):
         spread = spread.at[:, : g.shape[1] * stride : stride, : g.shape[2] * stride : stride].set(g)
         x_pad = jnp.pad(x, ((0, 0), (pads[0], K), (pads[1], K), (0, 0)))
         dw = [
-            jnp.einsum("bhwi,bhwo->io", x_pad[:, a : a + H + K - pads[0], b : b + W + K - pads[1]][:, :H, :W], spread[:, :H, :W])
+            jnp.einsum(
+                "bhwi,bhwo->io",
+                x_pad[:, a : a + H + K - pads[0], b : b + W + K - pads[1]][:, :H, :W],
+                spread[:, :H, :W],
+            )
             for a in range(K)
             for b in range(K)
         ]
@@ -79,7 +83,7 @@ conv.defvjp(_conv_fwd, _conv_bwd)
 
 
 def _crop(w_KxKxIxO, kernel_2, dilation_2, extent: int):
-    """The dense extent x extent kernel that equals a centre-cropped, dilated one: rows and columns are moved by 0/1 maps."""
+    """The dense kernel of size ``extent`` that equals a centre-cropped, dilated one: 0/1 maps move rows and columns."""
     K = w_KxKxIxO.shape[0]
     offset_K = jnp.arange(K) - K // 2  # taps relative to the centre
     place_E = jnp.arange(extent) - extent // 2
@@ -93,7 +97,7 @@ def _crop(w_KxKxIxO, kernel_2, dilation_2, extent: int):
 
 
 def _taps(kernel_2, dilation_2, K: int, extent: int, body, init):
-    """Run body(carry, (row, column) of w, (row, column) offset into an image padded by extent // 2) for each live tap."""
+    """Run body(carry, [row, column] of w, [row, column] in an image padded by extent // 2) for each live tap."""
 
     def step(t, carry):
         tap = (t // kernel_2[1], t % kernel_2[1])

@@ -42,7 +42,9 @@ def mean_candidates(f: Callable[[Any], Any], population: Any, chunk: int) -> Any
             return f(jax.tree.map(lambda x: x[0], chunk_population))
         return jax.tree.map(lambda x: x.sum(0), jax.vmap(f)(chunk_population))
 
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(partial_sum, jax.tree.map(lambda x: x[0], chunks)))
+    zero = jax.tree.map(
+        lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(partial_sum, jax.tree.map(lambda x: x[0], chunks))
+    )
     total, _ = lax.scan(lambda sum_, c: (jax.tree.map(jnp.add, sum_, partial_sum(c)), None), zero, chunks)
     return jax.tree.map(lambda x: x / A, total)
 

@@ -1,7 +1,7 @@
 """Training candidates from scratch: the training code of `train`, standalone weights, many candidates side by side."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ class RetrainConfig:
 
     top: int = 4  # the best scored
     sample: int = 24  # a random sample of the space: what correlations are computed on
-    train: TrainConfig = TrainConfig(steps=200, architectures=1, optimizer="adam", learning_rate=3e-3)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=200, architectures=1, learning_rate=1e-2))
 
     def __post_init__(self):
         for name, least in (("top", 1), ("sample", 3)):

@@ -1,11 +1,11 @@
 """A run: one configuration and its work directory. Each verb does what is missing and leaves the rest as it is.
 
-    config.json       the resolved configuration
-    metrics.jsonl     a line per training segment
-    checkpoints/      training state: the newest, one before it, the best
-    scores/           one row per candidate scored; a search replays from it
-    retrain/          one row per candidate trained from scratch
-    report.md, *.png  what came out
+config.json       the resolved configuration
+metrics.jsonl     a line per training segment
+checkpoints/      training state: the newest, one before it, the best
+scores/           one row per candidate scored; a search replays from it
+retrain/          one row per candidate trained from scratch
+report.md, *.png  what came out
 """
 
 import hashlib
@@ -53,37 +53,47 @@ class Run:
         if path.exists():
             stored = configs.load(path)
             if config is not None and (found := configs.difference(stored, config)):
-                raise UserError(f"{found[0]}: {self.workdir} was begun with {found[1]}, not {found[2]}: use a new --workdir")
+                raise UserError(
+                    f"{found[0]}: {self.workdir} was begun with {found[1]}, not {found[2]}: use a new --workdir"
+                )
             config = stored
         elif config is None:
-            raise UserError(f"workdir: {self.workdir} holds no run: begin one with jaxhypernas train --workdir {self.workdir}")
+            raise UserError(
+                f"workdir: {self.workdir} holds no run: begin one with jaxhypernas train --workdir {self.workdir}"
+            )
         self.config = config
-        self.dataset  # bad data must not leave a begun run behind
-        self.target, self.space  # nor a space that doesn't fit it
+        _ = self.dataset, self.space  # bad data, or a space that doesn't fit it, must not leave a begun run behind
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
             configs.save(config, path)
         except OSError as error:
-            raise UserError(f"workdir: {self.workdir} cannot be written ({error.strerror}): use another --workdir") from None
+            raise UserError(
+                f"workdir: {self.workdir} cannot be written ({error.strerror}): use another --workdir"
+            ) from None
 
     @cached_property
     def dataset(self) -> data.Dataset:
+        """The images, split."""
         return data.load(self.config.data, self.config.seed)
 
     @cached_property
     def space(self):
+        """The search space."""
         return SPACES[self.config.space](self.config.memory_bank, self.dataset.image, self.dataset.classes)
 
     @cached_property
     def target(self):
+        """The family of networks."""
         return TARGETS[self.config.space](self.config.memory_bank, self.dataset.image, self.dataset.classes)
 
     @cached_property
     def generator(self):
+        """What writes their weights."""
         return GENERATORS[self.config.generator](self.config.smash, self.config.memory_bank, self.target.weight_spec)
 
     @cached_property
     def mesh(self):
+        """All devices."""
         return make_mesh()
 
     @cached_property
@@ -95,18 +105,22 @@ class Run:
         return Images(*(jax.device_put(a, replicated) for a in arrays))
 
     def batches(self, split: data.Split):
+        """Batches to score on."""
         return make_batches(split, self.dataset.mean_C, self.dataset.std_C, self.config.score.batch)
 
     @cached_property
     def key(self) -> jax.Array:
+        """Where all randomness starts."""
         return jax.random.key(self.config.seed)
 
     @cached_property
     def scores(self) -> Table:
+        """All candidates scored."""
         return Table(self.workdir / "scores")
 
     @cached_property
     def retrained(self) -> Table:
+        """All candidates trained from scratch."""
         return Table(self.workdir / "retrain")
 
     # --- training -----------------------------------------------------------------------------------------------
@@ -115,9 +129,7 @@ class Run:
         """Train the generator to the end, from the newest checkpoint if there is one."""
         config, devices = self.config.train, self.mesh.shape[ARCH]
         if config.architectures % devices:
-            raise UserError(
-                f"train.architectures: {config.architectures} must be a multiple of the {devices} devices they are split over"
-            )
+            raise UserError(f"train.architectures: {config.architectures} must be a multiple of the {devices} devices")
         optimizer = make_optimizer(config, self.generator)
         state = jax.eval_shape(partial(init_state, self.generator, optimizer), jax.random.fold_in(self.key, 0))
         checkpoints = Checkpoints(self.workdir / "checkpoints")
@@ -139,7 +151,9 @@ class Run:
         chunk = max(c for c in range(1, min(chunk, per_device) + 1) if per_device % c == 0)
 
         def mean(f, replicated, population):
-            return mean_over_mesh(self.mesh, lambda r, p: mean_candidates(partial(f, r), p, chunk))(replicated, population)
+            return mean_over_mesh(self.mesh, lambda r, p: mean_candidates(partial(f, r), p, chunk))(
+                replicated, population
+            )
 
         def sample(key, progress):
             return jax.vmap(lambda k: self.space.sample(k, progress))(jax.random.split(key, config.architectures))
@@ -217,6 +231,10 @@ class Run:
                 bar.advance(len(picked), len(picked) * self._valid.y_TxB.size, f"best {best:.3f}")
         return [known[x] for x in ids]
 
+    def score_bar(self, total: int):
+        """A progress bar for `score`."""
+        return progress.bar("score", total, "images*candidates")
+
     def _rows(self, population: Arch, columns: dict, ids: list[str]) -> list[dict]:
         cost = self.space.cost(population)._asdict()
         return [
@@ -230,6 +248,7 @@ class Run:
         ]
 
     def sample(self, number: int, key: jax.Array) -> Arch:
+        """Random architectures."""
         return jax.jit(jax.vmap(lambda k: self.space.sample(k, 1.0)))(jax.random.split(key, number))
 
     def parse(self, strings: list[str]) -> Arch:
@@ -286,22 +305,25 @@ class Run:
                 bar.advance(len(part), len(part) * per_candidate, f"test accuracy {held.accuracy.mean():.3f}")
         return self.retrained.rows
 
-    def rank(self, arch: list[str], truth: np.ndarray) -> dict[str, dict[str, stats.Interval]]:
+    def rank(self, arch: list[str], truth: np.ndarray) -> dict[str, stats.Ranking]:
         """How scores of these architectures rank against a truth (higher is better), beside parameters and FLOPs."""
-        return rank_rows(self.score(self.parse(arch)), truth)
+        return report.rank_rows(self.score(self.parse(arch)), truth)
 
-    def report(self) -> Path:
-        """Write report.md and its pictures from what the directory holds."""
-        return report.write(self)
-
-
-def rank_rows(rows: list[dict], truth: np.ndarray) -> dict[str, dict[str, stats.Interval]]:
-    scores = {
-        "generated weights": -np.array([row["loss"] for row in rows]),
-        "live parameters": np.array([row["live_params"] for row in rows]),
-        "live FLOPs": np.array([row["live_flops"] for row in rows]),
-    }
-    return stats.rank_report(scores, truth)
+    def report(self) -> dict:
+        """Write report.md, report.json and pictures from what the directory holds; the figures in them."""
+        if not self.retrained.rows:
+            raise UserError(
+                f"workdir: {self.workdir} has no candidate trained from scratch: run jaxhypernas retrain first"
+            )
+        c, d = self.config, self.dataset
+        setting = (
+            f"{d.name}: {len(d.train.y_N)} training, {len(d.valid.y_N)} held-out, {len(d.test.y_N)} test images; "
+            f"space {c.space}, generator {c.generator} ({c.train.steps} steps), strategy {c.strategy}; "
+            f"BatchNorm by statistics of the evaluated batch ({self._valid.y_TxB.shape[1]} images, "
+            f"{self._valid.y_TxB.shape[0]} batches); one seed ({c.seed}); retraining {c.retrain.train.steps} steps; "
+            f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)."
+        )
+        return report.write(self.workdir, "Search report", setting, self.scores.rows, self.retrained.rows)
 
 
 def _identity(population: Arch, i: int) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -67,7 +68,9 @@ def score_one(target: Target, generator: Generator, phi: Params, batches: Batche
     return jax.tree.map(jnp.mean, jax.lax.map(one_batch, batches))
 
 
-def make_score(target: Target, generator: Generator, mesh: Mesh, chunk: int) -> Callable[[Params, Batches, Arch], Scores]:
+def make_score(
+    target: Target, generator: Generator, mesh: Mesh, chunk: int
+) -> Callable[[Params, Batches, Arch], Scores]:
     """``score(phi, batches, population) -> Scores`` of NumPy arrays, for any number of candidates, with one program.
 
     A call of the program takes ``chunk`` candidates per device; the last is filled up by repeating. There is nothing
@@ -76,7 +79,7 @@ def make_score(target: Target, generator: Generator, mesh: Mesh, chunk: int) -> 
     call = mesh.shape[ARCH] * chunk
 
     def local(replicated, population):
-        return map_candidates(lambda arch: score_one(target, generator, *replicated, arch), population, chunk)
+        return map_candidates(partial(score_one, target, generator, *replicated), population, chunk)
 
     program = jax.jit(split_candidates(mesh, local))
 

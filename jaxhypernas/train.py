@@ -40,6 +40,8 @@ class TrainConfig:
 
 
 class TrainState(NamedTuple):
+    """All that training needs to continue."""
+
     step: jax.Array  # int32: steps done
     phi: Params
     optimizer: Any
@@ -64,6 +66,7 @@ def make_optimizer(config: TrainConfig, generator: Generator) -> optax.GradientT
 
 
 def init_state(generator: Generator, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    """The state before the first step."""
     phi_key, run_key = jax.random.split(key)
     phi = generator.init(phi_key)
     return TrainState(jnp.int32(0), phi, optimizer.init(phi), run_key)
@@ -118,4 +121,6 @@ def make_run(
 def check_progress(loss: float, step: int, classes: int) -> None:
     """Raise UserError if training has diverged: a loss that is not finite, or ten times that of a blind guess."""
     if not loss < 10 * float(jnp.log(float(classes))):
-        raise UserError(f"train: diverged before step {step} (loss {loss:.3g}): lower train.learning_rate and start again")
+        raise UserError(
+            f"train: diverged before step {step} (loss {loss:.3g}): lower train.learning_rate and start again"
+        )

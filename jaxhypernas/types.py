@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+Array = jax.Array | np.ndarray
+"""Device code takes and gives ``jax.Array``; what also runs on the host over whole populations says ``Array``."""
+
 Arch = Any
 """One candidate: a pytree of int32 arrays of static shape. A population has one more leading axis, A."""
 
@@ -47,8 +50,8 @@ class Cost(NamedTuple):
 class Scores(NamedTuple):
     """What scoring says of candidates: mean validation cross-entropy in nats and the share of right answers."""
 
-    loss: jax.Array
-    accuracy: jax.Array
+    loss: Array
+    accuracy: Array
 
 
 class Space(NamedTuple):

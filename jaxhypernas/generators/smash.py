@@ -1,4 +1,4 @@
-"""SMASH's hypernetwork (Brock et al. 2018, section 3.2): a convolutional network from an encoding laid out over the weights.
+"""SMASH's hypernetwork (Brock et al. 2018, section 3.2): from an encoding laid out over the weights to the weights.
 
 The architecture becomes an image whose positions are places in the generated weights and whose channels say what the
 network does there; a fully convolutional DenseNet maps it to the weights. All other weights are learned and shared by
@@ -45,7 +45,7 @@ class Encoding(NamedTuple):
 
 
 class HyperNet(nnx.Module):
-    """Fully convolutional DenseNet: no biases, no BatchNorm, each kernel divided by its norm, leaky ReLU of slope 0.02."""
+    """Fully convolutional DenseNet: no biases or BatchNorm, each kernel divided by its norm, leaky ReLU (0.02)."""
 
     def __init__(self, channels: int, outputs: int, config: SmashConfig, rngs: nnx.Rngs):
         def kernel(size, inputs, outputs):
@@ -65,6 +65,7 @@ class HyperNet(nnx.Module):
         self.head = kernel(1, channels, outputs)
 
     def __call__(self, c_GxSxC: jax.Array) -> jax.Array:
+        """Encoding to weights, G x S x outputs."""
         x = c_GxSxC[None]
         x = jnp.concatenate([x, _normalised_conv(x, self.stem[...])], -1)
         for i, block in enumerate(self.blocks):
@@ -86,7 +87,8 @@ def _normalised_conv(x, w):
 def smash(config: SmashConfig, encoding: Encoding, weight_spec: WeightSpec) -> Generator:
     """SMASH's generator. phi: ``hyper``, the hypernetwork's parameters, and ``shared``, all weights not generated.
 
-    Kernels that the target has per op (a fifth axis) are shared by all ops. Weight decay applies to shared kernels only.
+    Kernels that the target has per op (a fifth axis) are shared by all ops. Weight decay applies to
+    shared kernels only.
     """
 
     def module(key):
@@ -94,7 +96,9 @@ def smash(config: SmashConfig, encoding: Encoding, weight_spec: WeightSpec) -> G
 
     abstract = nnx.eval_shape(lambda: module(jax.random.key(0)))
     graphdef, treedef = nnx.graphdef(abstract), jax.tree.structure(nnx.state(abstract))
-    shared_spec = {name: jax.tree.map(_one, spec) for name, spec in weight_spec.items() if name not in encoding.generated}
+    shared_spec = {
+        name: jax.tree.map(_one, spec) for name, spec in weight_spec.items() if name not in encoding.generated
+    }
 
     def init(key):
         hyper_key, shared_key = jax.random.split(key)
@@ -106,7 +110,10 @@ def smash(config: SmashConfig, encoding: Encoding, weight_spec: WeightSpec) -> G
         return {**phi["shared"], **encoding.decode(hyper(encoding.encode(arch)), arch)}
 
     def decay(phi):
-        return {"hyper": jax.tree.map(lambda w: False, phi["hyper"]), "shared": standalone(shared_spec).decay(phi["shared"])}
+        return {
+            "hyper": jax.tree.map(lambda w: False, phi["hyper"]),
+            "shared": standalone(shared_spec).decay(phi["shared"]),
+        }
 
     return Generator(init, generate, decay)
 

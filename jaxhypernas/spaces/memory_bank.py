@@ -3,7 +3,6 @@
 import math
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -34,7 +33,9 @@ def memory_bank(config: MemoryBankConfig, image: tuple[int, int, int], classes: 
         UserError: the images are too small to be halved twice.
     """
     if min(block_sizes(config, image)[-1]) < 1:
-        raise UserError(f"space: images of {image[0]}x{image[1]} are too small for three blocks: at least 4x4 after the stem")
+        raise UserError(
+            f"space: images of {image[0]}x{image[1]} are too small for three blocks: at least 4x4 after the stem"
+        )
     settings = 4 * (math.log10(len(config.group_choices)) + 2 * math.log10(6))
     op = 2 * config.max_banks * math.log10(2) + math.log10(config.units * 5) + settings
     return Space(
@@ -82,10 +83,10 @@ def graph(config: MemoryBankConfig, arch: MemoryBankArch) -> Graph:
 
 
 def cost(config: MemoryBankConfig, image: tuple[int, int, int], classes: int, arch: MemoryBankArch) -> Cost:
-    """Exact counts of one architecture or of a population (any leading axes).
+    """Exact counts of one architecture, or of a population (any leading axes).
 
-    Dead are only the channels of the stem and of transitions that don't fill a whole bank: every op reads written banks,
-    and the whole memory is read at a block's end.
+    Dead are only the channels of the stem and of transitions that don't fill a whole bank: every op reads written
+    banks, and the whole memory is read at a block's end.
     """
     arch = MemoryBankArch(*(np.asarray(x, np.int64) for x in arch))
     place, unit = layout(config, arch), config.unit

@@ -1,14 +1,15 @@
-"""SMASH's networks as integer arrays: networks that read from and write to memory banks (Brock et al. 2018, section 3.1).
+"""SMASH's networks as integer arrays: they read from and write to memory banks (Brock et al. 2018, section 3.1).
 
-Three blocks, each with its own memory. A block's input fills the first banks; an op reads a set of banks (concatenated),
-applies a 1x1 convolution and up to four K x K convolutions, and adds its output to a set of banks, cycling through its
-chunks when it writes more banks than it has. The whole memory is the block's output, downsampled between blocks.
+Three blocks, each with its own memory. A block's input fills the first banks; an op reads a set of banks
+(concatenated), applies a 1x1 convolution and up to four K x K convolutions, and adds its output to a set of banks,
+cycling through its chunks when it writes more banks than it has. The whole memory is the block's output, downsampled
+between blocks.
 
 Distribution, budget and perturbation are those of the published code. Deviations:
-1. Activations are ReLU and there are no tanh-sigmoid gates (off by default in the published code, and said to be broken).
+1. Activations are ReLU and there are no tanh-sigmoid gates (off by default in the published code, said to be broken).
 2. A block has a fixed number of op slots; a sampled block ends when they are used up (`MemoryBankConfig.slots`).
-3. A perturbed op is repaired until it is valid: the published code may leave reads of banks that nothing wrote, dilations
-   too large for a new kernel, writes fewer than an op's chunks, or ops beyond the budget.
+3. A perturbed op is repaired until it is valid: the published code may leave reads of banks that nothing wrote,
+   dilations too large for a new kernel, writes fewer than an op's chunks, or ops beyond the budget.
 """
 
 from dataclasses import dataclass
@@ -18,12 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhypernas.types import UserError
+from jaxhypernas.types import Array, UserError
 
 BLOCKS = 3
 CONVS = 4
 OP_SETS = np.array([[1, 0, 0, 0], [1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], np.int32)
-"""Legal sets of active convolutions: 0 and 2 take the 1x1's output, 1 follows 0, 3 follows 2, the two paths are added."""
+"""Legal sets of active convolutions: 0 and 2 take the 1x1's output, 1 follows 0, 3 follows 2, both paths are added."""
 OP_SET_PROBABILITIES = np.array([0.05, 0.10, 0.15, 0.25, 0.45], np.float32)
 MUTATION_RATE = 0.05
 
@@ -82,10 +83,12 @@ class MemoryBankConfig:
 
     @property
     def max_banks(self) -> int:
+        """M: banks of a block at most, for which there are places in the arrays."""
         return max(self.memory_units)
 
     @property
     def group_choices(self) -> tuple[int, ...]:
+        """Divisors of N, so that every width can be grouped."""
         return tuple(g for g in range(1, self.max_groups + 1) if self.unit % g == 0)
 
     @property
@@ -95,7 +98,16 @@ class MemoryBankConfig:
 
 
 SMALL = MemoryBankConfig(
-    unit=2, units=4, depth=2, widening=2, max_bottleneck=1, max_kernel=5, max_dilation=2, max_groups=2, stem_kernel=3, slots=9
+    unit=2,
+    units=4,
+    depth=2,
+    widening=2,
+    max_bottleneck=1,
+    max_kernel=5,
+    max_dilation=2,
+    max_groups=2,
+    stem_kernel=3,
+    slots=9,
 )
 
 
@@ -107,14 +119,14 @@ def max_dilation(kernel: jax.Array, config: MemoryBankConfig) -> jax.Array:
 class MemoryBankArch(NamedTuple):
     """One network. P slots per block, M banks at most, 4 convolutions per op with (height, width) settings."""
 
-    bank_3: jax.Array  # units per bank
-    read_3xPxM: jax.Array  # 1 where the op reads the bank
-    write_3xPxM: jax.Array  # 1 where it writes
-    width_3xP: jax.Array  # units of output; 0: the slot is empty
-    op_3xP: jax.Array  # row of OP_SETS
-    kernel_3xPx4x2: jax.Array  # 3, 5 or 7
-    dilation_3xPx4x2: jax.Array
-    groups_3xPx4: jax.Array
+    bank_3: Array  # units per bank
+    read_3xPxM: Array  # 1 where the op reads the bank
+    write_3xPxM: Array  # 1 where it writes
+    width_3xP: Array  # units of output; 0: the slot is empty
+    op_3xP: Array  # row of OP_SETS
+    kernel_3xPx4x2: Array  # 3, 5 or 7
+    dilation_3xPx4x2: Array
+    groups_3xPx4: Array
 
 
 class _Slot(NamedTuple):
@@ -174,7 +186,7 @@ def _writes(key, chunks, written, banks, config: MemoryBankConfig):
 
 
 def _block(key, old: _Slot, rate, bank, in_units, memory_units, positions, share, max_kernel, config):
-    """Walk the slots of one block, re-sampling each element of ``old`` with probability ``rate`` or where it is invalid.
+    """Walk the slots of one block, re-sampling elements of ``old`` with probability ``rate``, or where invalid.
 
     ``old`` has a leading axis P; an op beyond ``old``'s last (width 0) is added only where rate is 1.
     """
@@ -211,7 +223,13 @@ def _block(key, old: _Slot, rate, bank, in_units, memory_units, positions, share
         dilation_4x2 = jnp.where(keep_7[5] & (old.dilation_4x2 <= limit_4x2), old.dilation_4x2, dilation_4x2)
         groups_4 = jax.random.choice(keys[6], choices, (CONVS,))
         new = _Slot(
-            read_M, write_M, width, _pick(keep_7[3], old.op, op), kernel_4x2, dilation_4x2, _pick(keep_7[6], old.groups_4, groups_4)
+            read_M,
+            write_M,
+            width,
+            _pick(keep_7[3], old.op, op),
+            kernel_4x2,
+            dilation_4x2,
+            _pick(keep_7[6], old.groups_4, groups_4),
         )
         new = _pick(active, new, _empty_slot(config))
         written = jnp.maximum(written, (new.write_M * (index_M + 1)).max())
@@ -229,7 +247,9 @@ def _empty_slot(config: MemoryBankConfig) -> _Slot:
 def _build(key, old: MemoryBankArch, rate, share_3, max_kernel, config) -> MemoryBankArch:
     geometry = (jnp.array(v, jnp.int32) for v in (config.in_units, config.memory_units, config.positions))
     slots = jax.vmap(
-        lambda key, old, bank, *block: _block(key, _Slot(*old), rate, bank, *block, max_kernel, config)
+        lambda key, old, bank, *block: _block(
+            key, _Slot(*old), rate, bank, *block, max_kernel=max_kernel, config=config
+        )
     )(jax.random.split(key, BLOCKS), old[1:], old.bank_3, *geometry, share_3)
     return MemoryBankArch(old.bank_3, *slots)
 
@@ -284,11 +304,11 @@ def canonical(arch: MemoryBankArch) -> MemoryBankArch:
 class Layout(NamedTuple):
     """What the arrays say of each op's 1x1 convolution, in units of N channels."""
 
-    units_in_3xP: jax.Array  # channels read
-    units_out_3xP: jax.Array  # its output: the bottleneck
-    start_3xP: jax.Array  # first position of its weights in the block's budget
-    memory_3: jax.Array  # written memory: the block's output
-    filled_3: jax.Array  # memory that the block's input fills
+    units_in_3xP: Array  # channels read
+    units_out_3xP: Array  # its output: the bottleneck
+    start_3xP: Array  # first position of its weights in the block's budget
+    memory_3: Array  # written memory: the block's output
+    filled_3: Array  # memory that the block's input fills
 
 
 def layout(config: MemoryBankConfig, arch: MemoryBankArch) -> Layout:

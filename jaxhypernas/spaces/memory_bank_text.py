@@ -1,7 +1,7 @@
 """SMASH networks as strings, both ways, and the check that says what is wrong with one.
 
-``b2|0.1>2.3:4:0=3x5d1x2g2:2=3x3d1x1g1|...`` is one block; three are joined by ``/``. ``b2``: banks of 2 units. Then an op
-each: banks read, ``>``, banks written, output units, and each active convolution as number = height x width, ``d``
+``b2|0.1>2.3:4:0=3x5d1x2g2:2=3x3d1x1g1|...`` is one block; three are joined by ``/``. ``b2``: banks of 2 units. Then an
+op each: banks read, ``>``, banks written, output units, and each active convolution as number = height x width, ``d``
 dilations, ``g`` groups.
 """
 
@@ -78,7 +78,7 @@ def from_string(config: MemoryBankConfig, text: str) -> MemoryBankArch:
             width[b, p] = int(match[3])
             convs = _CONV.findall(match[4])
             active = np.array([sum(int(c[0]) == i for c in convs) for i in range(CONVS)])
-            legal = np.flatnonzero((OP_SETS == active).all(1))
+            legal = np.flatnonzero((active == OP_SETS).all(1))
             if len(legal) == 0 or len(convs) != active.sum():
                 raise UserError(f"arch: block {b}, op {p}: convolutions {match[4]!r} are no legal set")
             op[b, p] = legal[0]
@@ -94,7 +94,9 @@ def check(config: MemoryBankConfig, arch: MemoryBankArch) -> None:
     """Raise UserError unless the (NumPy) architecture is a network of this space."""
     for b in range(BLOCKS):
         bank, in_units = int(arch.bank_3[b]), config.in_units[b]
-        if not 1 <= bank <= config.units or in_units // bank < (1 if bank % config.compression == 0 else config.compression):
+        if not 1 <= bank <= config.units or in_units // bank < (
+            1 if bank % config.compression == 0 else config.compression
+        ):
             raise UserError(f"arch: block {b}: banks of {bank} units don't fit {config.units} units and this input")
         banks = min(in_units // bank + config.depth * config.units // bank, config.memory_units[b] // bank)
         written = in_units // bank
@@ -106,7 +108,10 @@ def check(config: MemoryBankConfig, arch: MemoryBankArch) -> None:
             if len(reads) * bank % config.compression:
                 raise UserError(f"{where} reads {len(reads) * bank} units, not a multiple of {config.compression}")
             if arch.width_3xP[b, p] % bank or arch.width_3xP[b, p] > config.units:
-                raise UserError(f"{where}: output of {arch.width_3xP[b, p]} units must be a multiple of the bank, at most {config.units}")
+                width = arch.width_3xP[b, p]
+                raise UserError(
+                    f"{where}: its {width} output units must be a multiple of the bank, at most {config.units}"
+                )
             if len(writes) < arch.width_3xP[b, p] // bank:
                 raise UserError(f"{where} writes {len(writes)} banks, fewer than its output fills")
             new = writes[writes >= written]

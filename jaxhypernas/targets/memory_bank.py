@@ -1,17 +1,17 @@
 """Networks of SMASH's memory-bank space, written for one architecture (Brock et al. 2018, section 3.1).
 
-An op is BN, ReLU, 1x1, BN, ReLU, then up to four convolutions, each but the first with a ReLU before it. Deviations from
-the published code:
+An op is BN, ReLU, 1x1, BN, ReLU, then up to four convolutions, each but the first with a ReLU before it. Deviations
+from the published code:
 1. BatchNorm uses the statistics of the evaluated batch and has no affine parameters, around the 1x1 of every op, in
-   transitions and before the head, in search and retraining alike. (Published: search without BatchNorm in ops and with
-   running averages elsewhere, retraining with it.)
+   transitions and before the head, in search and retraining alike. (Published: search without BatchNorm in ops and
+   with running averages elsewhere, retraining with it.)
 2. The stem has no ReLU of its own, in search and retraining alike. (Published: one in search only.)
-3. A 1x1 may have up to ``max_bottleneck * k * N`` outputs, as stated; the published search truncates them at ``k * N``.
+3. A 1x1 may have up to ``max_bottleneck * k * N`` outputs, as stated; the published search truncates at ``k * N``.
 4. Transitions pool before their 1x1, which commutes with it and costs a quarter.
-5. A kernel cut from a larger one is scaled by the square root of their fan-ins' ratio: whatever its size, it starts with
-   the variance that its own fan-in asks for, as if it had been initialised alone.
-6. An op's output is scaled by OUTPUT_SCALE before it is added: with BatchNorm in ops, shared kernels otherwise drown what
-   a bank already holds, and nothing is learned that holds for most architectures (experiments/LOG.md).
+5. A kernel cut from a larger one is scaled by the square root of their fan-ins' ratio: whatever its size, it starts
+   with the variance that its own fan-in asks for, as if it had been initialised alone.
+6. An op's output is scaled by OUTPUT_SCALE before it is added: with BatchNorm in ops, shared kernels otherwise drown
+   what a bank already holds, and nothing is learned that holds for most architectures (experiments/LOG.md).
 """
 
 import jax
@@ -45,7 +45,9 @@ def memory_bank(config: MemoryBankConfig, image: tuple[int, int, int], classes: 
     weight_spec = {
         "stem": leaf(config.stem_kernel, config.stem_kernel, image[2], inputs[0]),
         "op": [leaf(positions * config.compression * N, wide) for positions in config.positions],
-        "conv": [[leaf(config.slots, K, K, (wide, narrow)[c % 2], narrow) for c in range(CONVS)] for _ in range(BLOCKS)],
+        "conv": [
+            [leaf(config.slots, K, K, (wide, narrow)[c % 2], narrow) for c in range(CONVS)] for _ in range(BLOCKS)
+        ],
         "transition": [leaf(memory[b], inputs[b + 1]) for b in range(BLOCKS - 1)],
         "head": leaf(memory[-1], classes),
         "bias": leaf(classes),
@@ -57,7 +59,8 @@ def memory_bank(config: MemoryBankConfig, image: tuple[int, int, int], classes: 
         for b in range(BLOCKS):
             filled_C = jnp.arange(inputs[b]) < place.filled_3[b] * N
             x = jnp.pad(jnp.where(filled_C[None, None, None], x, 0), ((0, 0),) * 3 + ((0, memory[b] - inputs[b]),))
-            x = _block(config, jax.tree.map(lambda v: v[b], arch), jax.tree.map(lambda v: v[b], place), theta, b, x)
+            rows, places = jax.tree.map(lambda v, b=b: v[b], (arch, place))
+            x = _block(config, rows, places, theta, b, x)
             if b < BLOCKS - 1:
                 x = nn.average_pool(jax.nn.relu(nn.batch_norm(x))) @ theta["transition"][b]
         x_BxC = jax.nn.relu(nn.batch_norm(x)).mean((1, 2))
@@ -141,7 +144,7 @@ def _one_by_one(config, arch, place, rows_RxO, memory_units):
 
 
 def _routes(config, arch, memory_units):
-    """0/1 maps from each op's output units to the memory units it adds to, P x k x M; chunks cycle over written banks."""
+    """0/1 maps from each op's output units to the memory units it adds to, P x k x M; chunks cycle over banks."""
     unit_M = jnp.arange(memory_units)
     bank_M = unit_M // arch.bank_3
     rank_PxM = (jnp.cumsum(arch.write_3xPxM, -1) - 1)[:, bank_M]

@@ -1,0 +1,5 @@
+"""``python -m jaxhypernas`` is the command line."""
+
+from jaxhypernas.cli import main
+
+main()

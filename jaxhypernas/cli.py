@@ -1,0 +1,218 @@
+"""The command line: ``jaxhypernas VERB --workdir W``. Every verb resumes, and ends by naming what it wrote."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tyro
+
+from jaxhypernas import config as configs
+from jaxhypernas.config import PRESETS, Config
+from jaxhypernas.report import plain
+from jaxhypernas.run import Run
+from jaxhypernas.stats import format_report
+from jaxhypernas.table import write
+from jaxhypernas.types import UserError
+
+SHORT = {"--dataset": "--data.dataset", "--data-dir": "--data.data-dir"}
+COLUMNS = ("arch", "loss", "accuracy", "params", "flops", "live_params", "live_flops")
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """Where a run lives."""
+
+    workdir: Path  # holds everything of the run; the same directory resumes
+
+
+@dataclass(frozen=True)
+class Score(Workdir):
+    """Score architectures under the trained generator's weights."""
+
+    archs: Path | None = None  # a text file, an architecture per line, or a CSV or Parquet with a column arch
+    random: int = 0  # or so many random architectures
+    seed: int = 0  # of the random architectures
+    out: Path | None = None  # Parquet; default: scores.parquet in the work directory
+
+
+@dataclass(frozen=True)
+class Rank(Workdir):
+    """Compare scores with the truth."""
+
+    truth: Path  # CSV or Parquet with columns arch and an accuracy
+    column: str = "accuracy"  # the truth's name: higher is better
+    json: bool = False  # print one JSON object
+
+
+def _search(run: Run) -> list[Path]:
+    run.train()
+    run.search()
+    run.retrain()
+    figures = run.report()
+    print(
+        f"winner: test accuracy {figures['winner_test_accuracy']:.4f} trained from scratch, "
+        f"random sample's mean {figures['sample_test_accuracy']:.4f}"
+    )
+    tau = figures["rank"]["generated weights"]["tau"]
+    print(f"scores against test loss: Kendall tau {tau['value']:.3f} [{tau['low']:.3f}, {tau['high']:.3f}]")
+    return [run.workdir / name for name in ("report.md", "report.json", "scores", "retrain", "checkpoints")]
+
+
+def _train(run: Run) -> list[Path]:
+    run.train()
+    return [run.workdir / "checkpoints", run.workdir / "metrics.jsonl"]
+
+
+def _score(args: Score) -> list[Path]:
+    if (args.archs is None) == (args.random <= 0):
+        raise UserError("score: give either --archs FILE or --random N with N of at least 1")
+    run = Run(args.workdir)
+    if args.archs is not None:
+        population = run.parse([row["arch"] for row in _read(args.archs, "archs", ("arch",))])
+    else:
+        population = run.sample(args.random, jax.random.key(args.seed))
+    out = args.out or args.workdir / "scores.parquet"
+    if not out.parent.is_dir():
+        raise UserError(f"out: {out.parent} is no directory")
+    with run.score_bar(len(jax.tree.leaves(population)[0])) as bar:
+        rows = run.score(population, bar)
+    write(out, [{name: row[name] for name in COLUMNS} for row in rows])
+    return [out]
+
+
+def _retrain(args: Workdir) -> list[Path]:
+    run = Run(args.workdir)
+    run.retrain()
+    return [run.workdir / "retrain"]
+
+
+def _report(args: Workdir) -> list[Path]:
+    run = Run(args.workdir)
+    run.report()
+    return [run.workdir / "report.md", run.workdir / "report.json"]
+
+
+def _rank(args: Rank) -> list[Path]:
+    rows = _read(args.truth, "truth", ("arch", args.column))
+    try:
+        truth = np.array([float(row[args.column]) for row in rows])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"column: {args.column} of {args.truth} is not a number everywhere ({error})") from None
+    ranking = Run(args.workdir).rank([row["arch"] for row in rows], truth)
+    if args.json:
+        print(json.dumps(plain(ranking)))
+    else:
+        print(f"{len(rows)} architectures, truth {args.column}, 95 % bootstrap intervals")
+        print(format_report(ranking))
+    return []
+
+
+def _read(path: Path, field: str, columns: tuple[str, ...]) -> list[dict]:
+    """Rows of a CSV or Parquet, or of a text file with one architecture per line."""
+    try:
+        if path.suffix == ".parquet":
+            rows = pq.read_table(path).to_pylist()
+        elif path.suffix == ".csv":
+            with path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        else:
+            rows = [{"arch": line.strip()} for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{field}: cannot read {path} ({' '.join(str(error).split())[:120]})") from None
+    if not rows:
+        raise UserError(f"{field}: {path} is empty")
+    for column in columns:
+        if rows[0].get(column) is None:
+            raise UserError(f"{field}: {path} has no column {column}: it has {', '.join(map(str, rows[0]))}")
+    return rows
+
+
+def _parse(kind, verb: str, argv: list[str], default=None, more: str = ""):
+    """tyro's parser, its complaints folded into one line; ``more`` are options taken before it."""
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(shown):
+            extra = {} if default is None else {"default": default}
+            description = f"Options: {more} and the configuration's fields:" if more else kind.__doc__
+            return tyro.cli(kind, prog=f"jaxhypernas {verb}", description=description, args=argv, **extra)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        text = " ".join("".join(c if c.isprintable() and c not in "╭╮╰╯│─" else " " for c in shown.getvalue()).split())
+        text = text.split(" For full helptext")[0].split(" Argument helptext")[0]
+        raise UserError(f"{verb}: {text[:400]}") from None
+
+
+def _begin(verb: str, argv: list[str]) -> Run:
+    """The run of search and train: a preset, or the work directory's own config, with overrides."""
+    argv = [SHORT.get(a.split("=")[0], a.split("=")[0]) + a[len(a.split("=")[0]) :] for a in argv]
+    preset, argv = _take(argv, "--preset")
+    workdir, argv = _take(argv, "--workdir")
+    workdir = workdir or "runs/search"
+    if preset is not None and preset not in PRESETS:
+        raise UserError(f"preset: {preset!r} is not one of {', '.join(PRESETS)}")
+    begun = (Path(workdir) / "config.json").exists()
+    default = configs.load(Path(workdir) / "config.json") if begun and preset is None else PRESETS[preset or "small"]
+    return Run(
+        Path(workdir), _parse(Config, verb, argv, default, f"--workdir W (runs/search), --preset {'|'.join(PRESETS)},")
+    )
+
+
+def _take(argv: list[str], flag: str) -> tuple[str | None, list[str]]:
+    """A flag's value and the other arguments."""
+    for i, word in enumerate(argv):
+        if word.startswith(f"{flag}="):
+            return word[len(flag) + 1 :], argv[:i] + argv[i + 1 :]
+        if word == flag:
+            if i + 1 == len(argv):
+                raise UserError(f"{flag[2:]}: a value must follow {flag}")
+            return argv[i + 1], argv[:i] + argv[i + 2 :]
+    return None, argv
+
+
+VERBS = {
+    "search": ("train, search, retrain the best, report", lambda argv: _search(_begin("search", argv))),
+    "train": ("train the generator", lambda argv: _train(_begin("train", argv))),
+    "score": ("score architectures", lambda argv: _score(_parse(Score, "score", argv))),
+    "retrain": ("train the best and a random sample from scratch", lambda a: _retrain(_parse(Workdir, "retrain", a))),
+    "rank": ("compare scores with a truth", lambda argv: _rank(_parse(Rank, "rank", argv))),
+    "report": ("write the report", lambda argv: _report(_parse(Workdir, "report", argv))),
+}
+USAGE = "usage: jaxhypernas VERB [--help]\n" + "".join(f"  {name:8} {text}\n" for name, (text, _) in VERBS.items())
+
+
+def set_up() -> None:
+    """All CPU cores as devices, a compilation cache that persists; call before any other use of JAX."""
+    if jax.config.values["jax_num_cpu_devices"] < 1:
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxhypernas" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a verb. What the user got wrong is one line on stderr and exit code 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return
+    try:
+        if argv[0] not in VERBS:
+            raise UserError(f"verb: {argv[0]!r} is not one of {', '.join(VERBS)}")
+        set_up()
+        for path in VERBS[argv[0]][1](argv[1:]):
+            print(f"wrote {path}")
+    except UserError as error:
+        print(f"jaxhypernas: {error}", file=sys.stderr)
+        sys.exit(2)
