@@ -9,6 +9,7 @@ report.md, *.png  what came out
 """
 
 import hashlib
+import importlib.util
 import json
 import time
 from functools import cached_property, partial
@@ -172,8 +173,18 @@ class Run:
         return state
 
     def _log(self, line: dict) -> None:
+        """A line of metrics.jsonl, and TensorBoard events where tensorboardX is installed."""
         with (self.workdir / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+        if self._events is not None:
+            for name, value in line.items():
+                self._events.add_scalar(name, value, line["step"])
+
+    @cached_property
+    def _events(self):
+        if importlib.util.find_spec("tensorboardX") is None:
+            return None
+        return importlib.import_module("tensorboardX").SummaryWriter(str(self.workdir / "events"))
 
     @cached_property
     def phi(self):

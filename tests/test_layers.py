@@ -11,14 +11,16 @@ PACKAGE = Path(__file__).resolve().parents[1] / "jaxhypernas"
 # A name that ends in a slash is a folder; its files may import each other. Names of one row never import each other.
 ROWS = (
     ("types.py", "mesh.py"),
-    ("nn.py", "graph.py", "stats.py", "data.py", "checkpoint.py"),
+    ("nn.py", "stats.py", "data.py", "checkpoint.py", "table.py", "progress.py"),
     ("spaces/",),
     ("targets/", "generators/", "search/"),
     ("predict.py",),
     ("train.py", "score.py"),
-    ("retrain.py", "report.py", "export.py"),
+    ("retrain.py", "report.py"),
     ("config.py",),
-    ("cli.py", "__main__.py", "__init__.py"),
+    ("run.py",),
+    ("cli.py", "__init__.py"),
+    ("__main__.py",),
 )
 ROW_OF = {place: row for row, places in enumerate(ROWS) for place in places}
 

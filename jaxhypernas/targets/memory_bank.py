@@ -14,6 +14,7 @@ from the published code:
    what a bank already holds, and nothing is learned that holds for most architectures (experiments/LOG.md).
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -54,6 +55,7 @@ def memory_bank(config: MemoryBankConfig, image: tuple[int, int, int], classes: 
     }
 
     def apply(theta: Params, arch: MemoryBankArch, x_BxHxWxC: jax.Array) -> jax.Array:
+        chex.assert_shape(x_BxHxWxC, (None, *image))
         place = layout(config, arch)
         x = nn.conv(x_BxHxWxC, theta["stem"], config.stem_stride)
         for b in range(BLOCKS):
