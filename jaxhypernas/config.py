@@ -50,7 +50,7 @@ PRESETS = {
         memory_bank=dataclasses.replace(spaces.SMALL, stem_stride=2),
         train=TrainConfig(steps=2000, learning_rate=1e-2),
         search=SearchConfig(),
-        retrain=RetrainConfig(4, 48, TrainConfig(800, architectures=1, learning_rate=1e-2)),
+        retrain=RetrainConfig(4, 48, TrainConfig(400, 64, architectures=1, learning_rate=1e-2)),
     ),
     # SMASHv1 (Brock et al. 2018, section 4.1): 100 epochs of batch 50; published error of the retrained winner 5.53 %.
     "smash-paper": Config(

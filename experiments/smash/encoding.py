@@ -1,0 +1,64 @@
+"""Does the encoding matter? Weights generated from each architecture's own encoding against another's.
+
+Claim (Brock et al. 2018, section 4.2, in words): weights from the correct encoding are better than from a wrong one.
+Command: python experiments/smash/encoding.py --workdir W, after jaxhypernas search --workdir W. Minutes on two cores.
+Prints, over the run's random sample: mean validation loss and accuracy, and how each ranks the trained test loss.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import tyro
+
+from jaxhypernas.cli import set_up
+from jaxhypernas.generators import memory_bank_encoding, smash
+from jaxhypernas.predict import default_chunk
+from jaxhypernas.run import Run
+from jaxhypernas.score import make_score
+from jaxhypernas.stats import format_report, rank_report
+from jaxhypernas.types import UserError
+
+
+@dataclass(frozen=True)
+class Args:
+    workdir: Path  # of a finished search with generator smash
+
+
+def main(args: Args) -> None:
+    run = Run(args.workdir)
+    rows = [row for row in run.retrained.rows if row["group"] == "sample"]
+    if run.config.generator != "smash" or len(rows) < 3:
+        raise UserError("workdir: needs a finished search with generator smash")
+    archs = run.parse([row["arch"] for row in rows])
+    others = jax.tree.map(lambda x: np.roll(x, 1, axis=0), archs)
+
+    # A candidate is a pair: the network that runs, and the architecture that its weights are generated for.
+    own = memory_bank_encoding(run.config.memory_bank)
+    encoding = own._replace(
+        encode=lambda pair: own.encode(pair[1]),
+        decode=lambda w, pair: own.decode(w, pair[0]),
+    )
+    target = run.target._replace(apply=lambda theta, pair, x: run.target.apply(theta, pair[0], x))
+    generator = smash(run.config.smash, encoding, run.target.weight_spec)
+    score = make_score(target, generator, run.mesh, default_chunk())
+    batches = run.batches(run.dataset.valid)
+    result = {
+        "own encoding": score(run.phi, batches, (archs, archs)),
+        "another's encoding": score(run.phi, batches, (archs, others)),
+    }
+    for name, scores in result.items():
+        print(f"{name}: loss {scores.loss.mean():.4f}, accuracy {scores.accuracy.mean():.4f} over {len(rows)} candidates")
+    difference = result["another's encoding"].loss - result["own encoding"].loss
+    rng = np.random.default_rng(0)
+    drawn = [difference[rng.integers(0, len(rows), len(rows))].mean() for _ in range(10_000)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    print(f"difference in loss {difference.mean():.4f} [{low:.4f}, {high:.4f}], larger for {np.mean(difference > 0):.0%}")
+    truth = -np.array([row["test_loss"] for row in rows])
+    print(format_report(rank_report({name: -scores.loss for name, scores in result.items()}, truth)))
+
+
+if __name__ == "__main__":
+    set_up()
+    main(tyro.cli(Args))
