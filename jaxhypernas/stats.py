@@ -44,7 +44,7 @@ def spearman(score: np.ndarray, truth: np.ndarray) -> float:
 
 def top_tau(score: np.ndarray, truth: np.ndarray, fraction: float = 0.1) -> float:
     """Kendall's tau-b within the ``fraction`` of candidates of highest truth, three at least."""
-    top = np.argsort(-np.asarray(truth), kind="stable")[: max(3, round(fraction * len(truth)))]
+    top = np.argsort(-np.asarray(truth, np.float64), kind="stable")[: max(3, round(fraction * len(truth)))]
     return kendall(np.asarray(score)[top], np.asarray(truth)[top])
 
 
@@ -53,12 +53,12 @@ def regret(score: np.ndarray, truth: np.ndarray, k: int = 1) -> float:
 
     Of equal scores the first in order of index count as higher.
     """
-    top = np.argsort(-np.asarray(score), kind="stable")[:k]
+    top = np.argsort(-np.asarray(score, np.float64), kind="stable")[:k]
     return float(np.max(truth) - np.max(np.asarray(truth)[top]))
 
 
 def _vary(*columns: np.ndarray) -> bool:
-    return all(np.min(column, initial=math.inf) < np.max(column, initial=-math.inf) for column in columns)
+    return all(np.size(column) and np.min(column) < np.max(column) for column in columns)
 
 
 MEASURES = {"tau": kendall, "rho": spearman, "top_tau": top_tau, "regret": regret}

@@ -1,12 +1,18 @@
-"""Tables that only grow: Parquet shards in a directory, each written whole or not at all."""
+"""Tables that only grow: Parquet shards in a directory, each written whole or not at all, with a checksum of its rows.
+
+Parquet alone reads many a flipped byte silently as another value.
+"""
 
 import os
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+CHECKSUM = b"jaxhypernas.crc32"
 
 
 class Table:
@@ -24,10 +30,10 @@ class Table:
         self._shards = 0
         for path in sorted(self._directory.glob("*.parquet")):
             try:
-                self.rows += pq.read_table(path).to_pylist()
-            except (pa.ArrowException, OSError) as error:
+                self.rows += _read(path)
+            except Exception as error:  # damaged bytes make Arrow raise almost anything
                 report(f"{path}: damaged, its rows will be made again ({' '.join(str(error).split())[:100]})")
-                path.rename(path.with_suffix(".damaged"))
+                path.rename(_unused(path.with_suffix(".damaged")))
             self._shards = int(path.stem) + 1
 
     def append(self, rows: list[dict]) -> None:
@@ -41,5 +47,24 @@ class Table:
 def write(path: Path, rows: list[dict]) -> None:
     """One Parquet file, replaced whole."""
     temporary = path.with_name(f"{path.name}.tmp")
-    pq.write_table(pa.Table.from_pylist(rows), temporary)
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table.replace_schema_metadata({CHECKSUM: _checksum(table.to_pylist())}), temporary)
     os.replace(temporary, path)
+
+
+def _read(path: Path) -> list[dict]:
+    table = pq.read_table(path)
+    rows, saved = table.to_pylist(), (table.schema.metadata or {}).get(CHECKSUM)
+    if saved is not None and saved != _checksum(rows):  # a file of another program has none
+        raise ValueError("its rows differ from their checksum")
+    return rows
+
+
+def _checksum(rows: list[dict]) -> bytes:
+    return str(zlib.crc32(repr(rows).encode())).encode()
+
+
+def _unused(path: Path) -> Path:
+    while path.exists():
+        path = path.with_name(f"{path.name}+")
+    return path

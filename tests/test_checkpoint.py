@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import signal
@@ -126,8 +127,36 @@ def test_a_step_is_not_saved_twice(saved):
 
 # --- damage ---------------------------------------------------------------------------------------------------------
 
+
 # Tensorstore's threads complain for each leaf that is still being read when orbax gives up at the first that fails.
-abandons_reads = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def abandons_reads(test):
+    for mark in (
+        "ignore::pytest.PytestUnraisableExceptionWarning",
+        "ignore::pytest.PytestUnhandledThreadExceptionWarning",
+    ):
+        test = pytest.mark.filterwarnings(mark)(test)
+    return pytest.mark.usefixtures("collected")(test)
+
+
+@pytest.fixture
+def collected():
+    """Complain within the test: after it, a complaint fails another test, or pytest as it ends."""
+    yield
+    time.sleep(0.1)
+    gc.collect()
+
+
+def small_state(step):
+    return {"w": jax.random.normal(jax.random.key(step), (20, 30)), "key": jax.random.key(step)}
+
+
+@pytest.fixture(scope="module")
+def saved_small(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("small")
+    with Checkpoints(directory) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, small_state(step), loss=step)
+    return directory
 
 
 def flip(where, path):
@@ -149,20 +178,19 @@ HARMS = {
 
 @abandons_reads
 @pytest.mark.parametrize("harm", HARMS)
-def test_damage_to_any_file_is_never_silent(saved, tmp_path, harm):
+def test_damage_to_any_file_is_never_silent(saved_small, tmp_path, harm):
     """Of each file in turn: either it is of no consequence, or it is reported and the step before is used."""
-    files = [path.relative_to(saved) for path in sorted((saved / "3").rglob("*")) if path.is_file()]
+    files = [path.relative_to(saved_small) for path in sorted((saved_small / "2").rglob("*")) if path.is_file()]
+    assert len(files) >= 4
     fell_back = set()
     for number, file in enumerate(files):
         directory, lines = tmp_path / str(number), []
-        shutil.copytree(saved, directory)
+        shutil.copytree(saved_small, directory)
         HARMS[harm](directory / file)
         with Checkpoints(directory, lines.append) as checkpoints:
-            step, state = found(checkpoints.restore(make_state(0)))
-            assert step == 3 - len(lines), (file, lines)
-            assert_identical(state, make_state(step))
-            step, state = found(checkpoints.restore_best(make_state(0)))
-            assert_identical(state, make_state(1))
+            step, state = found(checkpoints.restore(small_state(0)))
+        assert step == 2 - len(lines), (file, lines)
+        assert_identical(state, small_state(step))
         if lines:
             fell_back.add(file.parts[1])
     assert {"record", "state"} <= fell_back
@@ -213,6 +241,17 @@ def test_a_damaged_record_never_takes_the_place_of_a_step(saved, tmp_path):
     with Checkpoints(directory, lambda line: None) as checkpoints:
         checkpoints.save(4, make_state(4), loss=9)
     assert steps_in(directory) == ["1", "2", "3", "4"], "the best, the newest two that are whole, and the damaged one"
+
+
+def test_best_with_an_unreadable_loss_elsewhere(saved_small, tmp_path):
+    """The loss of step 2 is lost, so it may have been the best: that is reported, and the best of the rest is used."""
+    directory, lines = tmp_path / "damaged", []
+    shutil.copytree(saved_small, directory)
+    shutil.rmtree(directory / "2" / "record")
+    with Checkpoints(directory, lines.append) as checkpoints:
+        step, state = found(checkpoints.restore_best(small_state(0)))
+    assert step == 1 and len(lines) == 1 and "step 2 is damaged" in lines[0]
+    assert_identical(state, small_state(1))
 
 
 @abandons_reads

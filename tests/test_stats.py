@@ -77,6 +77,38 @@ def test_regret():
     assert regret(np.array([-np.inf, -np.inf, 0, -np.inf]), truth) == 2
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, bool])
+def test_measures_take_any_numbers(dtype):
+    score, truth = np.array([0, 1, 0, 1, 1]).astype(dtype), np.array([3, 2, 0, 1, 5])
+    assert regret(score, truth) == 3 and regret(score, truth.astype(np.uint8), k=2) == 3
+    top = [4, 0, 1]
+    assert top_tau(truth, truth.astype(np.uint8)) == 1
+    assert top_tau(score, truth) == pytest.approx(naive_kendall(np.asarray(score[top], int), truth[top]), abs=1e-12)
+    assert kendall(score, truth) == pytest.approx(naive_kendall(np.asarray(score, int), truth), abs=1e-12)
+
+
+def test_spearman_without_ties_is_the_formula_of_rank_differences():
+    score, truth = sample(4, 40, 12)
+    d = np.argsort(np.argsort(score)) - np.argsort(np.argsort(truth))
+    assert spearman(score, truth) == pytest.approx(1 - 6 * (d**2).sum() / (40 * (40**2 - 1)), abs=1e-12)
+
+
+def test_reversed_ranking():
+    truth = np.arange(30.0)
+    row = rank_report({"a": -np.exp(truth)}, truth, resamples=20)["a"]
+    for label in ("tau", "rho", "top_tau"):
+        assert row[label] == pytest.approx([-1.0] * 3)
+    assert row["regret"].value == 29
+
+
+def test_an_interval_has_its_value_inside():
+    for seed in range(5):
+        score, truth = sample(seed, 40, 2)
+        row = rank_report({"a": score}, truth, resamples=100)["a"]
+        for label in ("tau", "rho"):
+            assert row[label].low <= row[label].value <= row[label].high
+
+
 def test_report_values_and_pairing():
     score, truth = sample(0, 60, 1)
     report = rank_report({"a": score, "b": 3 * score + 1, "c": truth}, truth, resamples=50)
