@@ -49,12 +49,13 @@ def main(args: Args) -> None:
         "another's encoding": score(run.phi, batches, (archs, others)),
     }
     for name, scores in result.items():
-        print(f"{name}: loss {scores.loss.mean():.4f}, accuracy {scores.accuracy.mean():.4f} over {len(rows)} candidates")
+        print(f"{name}: loss {scores.loss.mean():.4f}, accuracy {scores.accuracy.mean():.4f}, {len(rows)} candidates")
     difference = result["another's encoding"].loss - result["own encoding"].loss
     rng = np.random.default_rng(0)
     drawn = [difference[rng.integers(0, len(rows), len(rows))].mean() for _ in range(10_000)]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    print(f"difference in loss {difference.mean():.4f} [{low:.4f}, {high:.4f}], larger for {np.mean(difference > 0):.0%}")
+    worse = np.mean(difference > 0)
+    print(f"difference in loss {difference.mean():.4f} [{low:.4f}, {high:.4f}], worse for {worse:.0%}")
     truth = -np.array([row["test_loss"] for row in rows])
     print(format_report(rank_report({name: -scores.loss for name, scores in result.items()}, truth)))
 
