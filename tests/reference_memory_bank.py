@@ -4,6 +4,7 @@ Plain NumPy in float64. Nothing here knows of slots, padding or masks, and nothi
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -158,7 +159,7 @@ class Reference:
     def __init__(self, config, image, theta, text):
         self.config, self.image, self.blocks = config, image, parse(text)
         self.theta = theta
-        self.used = _map(lambda w: np.zeros(w.shape, bool), theta)
+        self.used: Any = _map(lambda w: np.zeros(w.shape, bool), theta)
         """Which entries of theta matter: live ones only."""
         self.weights = []  # (weight, pixels it is applied to, live output channels)
         sizes = [tuple(-(-n // config.stem_stride) for n in image[:2])]

@@ -578,7 +578,7 @@ def test_bad_strings(text):
     with pytest.raises(UserError) as error:
         space.from_string(text)
     message = str(error.value)
-    assert message.startswith("arch: ") and len(message.splitlines()) == 1 and len(message) < 300
+    assert message.startswith("arch: ") and len(message.splitlines()) == 1
 
 
 def test_mutilated_strings_give_a_user_error_or_a_network():

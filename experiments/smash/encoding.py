@@ -57,7 +57,7 @@ def main(args: Args) -> None:
     worse = np.mean(difference > 0)
     print(f"difference in loss {difference.mean():.4f} [{low:.4f}, {high:.4f}], worse for {worse:.0%}")
     truth = -np.array([row["test_loss"] for row in rows])
-    print(format_report(rank_report({name: -scores.loss for name, scores in result.items()}, truth)))
+    print(format_report(rank_report({name: -np.asarray(scores.loss) for name, scores in result.items()}, truth)))
 
 
 if __name__ == "__main__":
