@@ -256,7 +256,7 @@ class Reference:
         return tuple(totals.tolist())
 
 
-def _map(f, tree):
+def _map(f, tree) -> Any:
     if isinstance(tree, dict):
         return {k: _map(f, v) for k, v in tree.items()}
     return [_map(f, v) for v in tree] if isinstance(tree, list) else f(tree)
