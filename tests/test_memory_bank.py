@@ -107,6 +107,11 @@ def case(request):
     )
 
 
+def skip_third_size(case):
+    if case.name == "odd":
+        pytest.skip("two sizes are enough for what compiles for long")
+
+
 def reference(case, text, theta=None):
     return ref.Reference(case.config, case.image, case.np_theta if theta is None else theta, text)
 
@@ -174,8 +179,7 @@ def test_logits_are_the_references(case):
 
 
 def test_vmap_over_candidates_is_the_loop(case):
-    if case.name == "odd":
-        pytest.skip("two sizes are enough: it compiles for long")
+    skip_third_size(case)
     x, some = case.x[:3], slice(8, 12)
     thetas = [random_theta(case.target.weight_spec, 10 + 2 * i) for i in range(4)]
     batched = jax.jit(jax.vmap(case.target.apply, (0, 0, None)))(stack(thetas), rows(case.archs, some), x)
@@ -184,6 +188,7 @@ def test_vmap_over_candidates_is_the_loop(case):
 
 
 def test_more_slots_change_nothing(case):
+    skip_third_size(case)
     wide = replace(case.config, slots=case.config.slots + 5)
     target, space = memory_bank_target(wide, case.image, CLASSES), memory_bank(wide, case.image, CLASSES)
     other = random_theta(target.weight_spec, 30)  # what empty slots hold is arbitrary
@@ -206,6 +211,8 @@ def test_inactive_settings_and_string_round_trip_keep_logits(case):
 
 
 def test_unused_weights_get_no_gradient(case):
+    skip_third_size(case)
+
     @jax.jit
     def grad(theta, arch):
         return jax.grad(lambda theta: jnp.square(case.target.apply(theta, arch, case.x)).sum())(theta)
@@ -696,6 +703,7 @@ def test_encoding_of_equal_functions_is_equal(case):
 
 
 def test_smash_theta(case):
+    skip_third_size(case)
     config, encoding = case.config, memory_bank_encoding(case.config)
     generator = smash(SmashConfig(stem=4, layers=(2, 2), growth=4), encoding, case.target.weight_spec)
     phi = generator.init(jax.random.key(0))
@@ -723,6 +731,7 @@ def test_smash_theta(case):
 
 
 def test_smash_weights_depend_on_the_architecture(case):
+    skip_third_size(case)
     generator = smash(
         SmashConfig(stem=4, layers=(2, 2), growth=4), memory_bank_encoding(case.config), case.target.weight_spec
     )
