@@ -20,8 +20,11 @@ from jaxhypernas.spaces.memory_bank_arch import (
 )
 from jaxhypernas.types import UserError
 
-_OP = re.compile(r"([\d.]+)>([\d.]+):(\d+)((?::\d=\d+x\d+d\d+x\d+g\d+)+)")
-_CONV = re.compile(r":(\d)=(\d+)x(\d+)d(\d+)x(\d+)g(\d+)")
+_NUMBER = r"\d{1,6}"  # no setting is longer, and all fit int32
+_SETTINGS = f"={_NUMBER}x{_NUMBER}d{_NUMBER}x{_NUMBER}g{_NUMBER}"
+_BANKS = rf"{_NUMBER}(?:\.{_NUMBER})*"
+_OP = re.compile(rf"({_BANKS})>({_BANKS}):([1-9]\d{{0,5}})((?::\d{_SETTINGS})+)", re.ASCII)
+_CONV = re.compile(r":(\d)=(\d+)x(\d+)d(\d+)x(\d+)g(\d+)", re.ASCII)
 
 
 def to_string(arch: MemoryBankArch) -> str:
@@ -61,7 +64,7 @@ def from_string(config: MemoryBankConfig, text: str) -> MemoryBankArch:
         raise UserError(f"arch: {text[:60]!r} has {len(blocks)} blocks, not {BLOCKS}")
     for b, block in enumerate(blocks):
         head, *ops = block.split("|")
-        if not re.fullmatch(r"b\d+", head):
+        if not re.fullmatch(f"b{_NUMBER}", head, re.ASCII):
             raise UserError(f"arch: block {b} starts with {head!r}, not with b and its bank size")
         bank[b] = int(head[1:])
         if len(ops) > P:
@@ -71,7 +74,7 @@ def from_string(config: MemoryBankConfig, text: str) -> MemoryBankArch:
             if not match:
                 raise UserError(f"arch: block {b}, op {p}: {part!r} is not reads>writes:units:convolutions")
             for target, banks in ((read, match[1]), (write, match[2])):
-                indices = [int(i) if i else M for i in banks.split(".")]
+                indices = [int(i) for i in banks.split(".")]
                 if max(indices) >= M or len(set(indices)) < len(indices):
                     raise UserError(f"arch: block {b}, op {p}: banks {banks!r} must be distinct and below {M}")
                 target[b, p, indices] = 1
