@@ -140,7 +140,7 @@ def test_every_generator_trains_and_a_cut_changes_nothing(dataset, generator):
 
 def test_training_learns(dataset):
     _, losses = train(dataset, "standalone", [100] * 3, steps=300)
-    assert losses[-1] < losses[0] - 0.1
+    assert losses[-1] < losses[0] - 0.2
 
 
 def test_retraining_does_not_depend_on_company(dataset):
