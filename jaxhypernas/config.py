@@ -46,11 +46,11 @@ PRESETS = {
     "small": Config(),
     # The same networks on CIFAR-10, at half its resolution after the stem: about an hour on two CPU cores.
     "small-cifar": Config(
-        data=DataConfig("cifar10", valid=0.05, pad=4, flip=True),
+        data=DataConfig("cifar10", valid=0.02, pad=4, flip=True),
         memory_bank=dataclasses.replace(spaces.SMALL, stem_stride=2),
-        train=TrainConfig(steps=2000, learning_rate=1e-2),
+        train=TrainConfig(steps=3000, learning_rate=1e-2),
         search=SearchConfig(),
-        retrain=RetrainConfig(4, 48, TrainConfig(400, 64, architectures=1, learning_rate=1e-2)),
+        retrain=RetrainConfig(4, 48, TrainConfig(500, 64, architectures=1, learning_rate=1e-2)),
     ),
     # SMASHv1 (Brock et al. 2018, section 4.1): 100 epochs of batch 50; published error of the retrained winner 5.53 %.
     "smash-paper": Config(
