@@ -54,8 +54,18 @@ class Scores(NamedTuple):
     accuracy: Array
 
 
+class Growth(NamedTuple):
+    """How the architectures of a space grow block by block, for progressive search; NumPy, on the host."""
+
+    levels: int  # blocks of a complete architecture
+    children: Callable[[Arch | None, int], Arch]  # (all of level - 1, or None for level 1; level) -> their children
+    tokens: Callable[[Arch, int], np.ndarray]  # (population, level) -> int32 A x level x F, F fields per block
+    vocabulary: tuple[int, ...]  # number of values of each field
+    kinds: tuple[int, ...]  # per field: fields of one kind share an embedding
+
+
 class Space(NamedTuple):
-    """A search space. Everything but ``cost`` and the strings is traceable."""
+    """A search space. Everything but ``cost``, ``growth`` and the strings is traceable."""
 
     name: str
     sample: Callable[[jax.Array, jax.Array | float], Arch]  # (key, progress of training in 0..1) -> arch
@@ -66,6 +76,7 @@ class Space(NamedTuple):
     to_string: Callable[[Arch], str]
     from_string: Callable[[str], Arch]  # raises UserError
     log10_size: float  # log10 of the number of architectures (of an upper bound where the docstring says so)
+    growth: Growth | None = None  # None: its architectures do not grow
 
 
 class Target(NamedTuple):
@@ -73,6 +84,8 @@ class Target(NamedTuple):
 
     weight_spec: WeightSpec
     apply: Callable[[Params, Arch, jax.Array], jax.Array]  # (theta, arch, x_BxHxWxC) -> logits_BxL
+    nodes: Any  # pytree like weight_spec of int arrays: the node that each slice along a leaf's first axes belongs to,
+    # counted through the graphs of all stacked cells; of shape () where a leaf belongs to no node
 
 
 class Generator(NamedTuple):
@@ -86,6 +99,7 @@ class Generator(NamedTuple):
 class Strategy(NamedTuple):
     """A search. It sees architectures and scores only, so it replays from a table of scores."""
 
+    total: int  # candidates it asks for at most
     init: Callable[[jax.Array], Any]  # key -> state
     ask: Callable[[Any], Arch | None]  # state -> a population to score next, or None when done
     tell: Callable[[Any, Arch, np.ndarray], Any]  # (state, population, loss_A) -> state
