@@ -5,7 +5,7 @@ is not the platform compiling it): XLA's own on TPU and GPU, and one written as 
 convolution gradients are 10 to 500 times slower than the products.
 """
 
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -31,14 +31,60 @@ def average_pool(x_BxHxWxC: jax.Array) -> jax.Array:
     return x.reshape(B, H // 2, 2, W // 2, 2, C).mean((2, 4))
 
 
+def _window_sum(x_BxHxWxC, combine, fill):
+    """``combine`` over 3x3 windows, one axis after the other; ``fill`` outside the image."""
+    for axis in (1, 2):
+        padded = jnp.pad(x_BxHxWxC, [(int(a == axis),) * 2 for a in range(4)], constant_values=fill)
+        size = x_BxHxWxC.shape[axis]
+        x_BxHxWxC = reduce(combine, (lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(3)))
+    return x_BxHxWxC
+
+
+def average_pool_3x3(x_BxHxWxC: jax.Array) -> jax.Array:
+    """Mean of the 3x3 window's positions inside the image, stride 1."""
+    count_1xHxWx1 = _window_sum(jnp.ones((1, *x_BxHxWxC.shape[1:3], 1), x_BxHxWxC.dtype), jnp.add, 0)
+    return _window_sum(x_BxHxWxC, jnp.add, 0) / count_1xHxWx1
+
+
+def max_pool_3x3(x_BxHxWxC: jax.Array) -> jax.Array:
+    """Largest value of the 3x3 window, stride 1."""
+    return _window_sum(x_BxHxWxC, jnp.maximum, -jnp.inf)
+
+
+def depthwise_conv(x_BxHxWxC: jax.Array, w_KxLxC: jax.Array, dilation: int = 1) -> jax.Array:
+    """Each channel convolved with its own kernel, zero padding that keeps H and W; K and L odd."""
+    K, L, C = w_KxLxC.shape
+    reach = [(n // 2 * dilation,) * 2 for n in (K, L)]
+
+    def native(x, w):
+        return lax.conv_general_dilated(
+            x,
+            w[:, :, None],
+            (1, 1),
+            reach,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=C,
+        )
+
+    def taps(x, w):
+        padded, (H, W) = jnp.pad(x, ((0, 0), *reach, (0, 0))), x.shape[1:3]
+        places = [(a, b) for a in range(K) for b in range(L)]
+        shifted = (padded[:, a * dilation :, b * dilation :][:, :H, :W] * w[a, b][None, None, None] for a, b in places)
+        return reduce(jnp.add, shifted)
+
+    return lax.platform_dependent(x_BxHxWxC, w_KxLxC, cpu=taps, default=native)
+
+
 def _native(x, w, stride: int = 1):
-    return lax.conv_general_dilated(x, w, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    pads = [(n // 2,) * 2 for n in w.shape[:2]]
+    return lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv(x_BxHxWxI: jax.Array, w_KxKxIxO: jax.Array, stride: int = 1) -> jax.Array:
-    """Convolution with zero padding that keeps H and W (divided by the stride, rounded up); K odd."""
-    return _native(x_BxHxWxI, w_KxKxIxO, stride)
+def conv(x_BxHxWxI: jax.Array, w_KxLxIxO: jax.Array, stride: int = 1) -> jax.Array:
+    """Convolution centred on every stride-th position from the first on, zero padding; K and L odd."""
+    return _native(x_BxHxWxI, w_KxLxIxO, stride)
 
 
 def _conv_fwd(x, w, stride):
@@ -52,29 +98,16 @@ def _conv_bwd(stride, residuals, g):
         return jax.vjp(partial(_native, stride=stride), x, w)[1](g)
 
     def products(x, w, g):
-        K, (H, W) = w.shape[0], x.shape[1:3]
-        # Explicit SAME padding of a strided convolution; the gradient is spread over the stride's grid first.
-        pads = [max((-(-n // stride) - 1) * stride + K - n, 0) // 2 for n in (H, W)]
-        spread = jnp.zeros((x.shape[0], H + K, W + K, g.shape[3]), g.dtype)  # K extra rows: slices stay inside
-        spread = spread.at[:, : g.shape[1] * stride : stride, : g.shape[2] * stride : stride].set(g)
-        x_pad = jnp.pad(x, ((0, 0), (pads[0], K), (pads[1], K), (0, 0)))
+        (K, L), (H, W) = w.shape[:2], x.shape[1:3]
+        x_pad = jnp.pad(x, ((0, 0), (K // 2, K // 2), (L // 2, L // 2), (0, 0)))
         dw = [
-            jnp.einsum(
-                "bhwi,bhwo->io",
-                x_pad[:, a : a + H + K - pads[0], b : b + W + K - pads[1]][:, :H, :W],
-                spread[:, :H, :W],
-            )
+            jnp.einsum("bhwi,bhwo->io", x_pad[:, a : a + H : stride, b : b + W : stride], g)
             for a in range(K)
-            for b in range(K)
+            for b in range(L)
         ]
-        back = lax.conv_general_dilated(
-            spread[:, :H, :W],
-            w[::-1, ::-1],
-            (1, 1),
-            [(K - 1 - p, p) for p in pads],
-            dimension_numbers=("NHWC", "HWOI", "NHWC"),
-        )
-        return back, jnp.stack(dw).reshape(w.shape)
+        spread = jnp.zeros((*x.shape[:3], g.shape[3]), g.dtype).at[:, ::stride, ::stride].set(g) if stride > 1 else g
+        dx = _native(spread, w[::-1, ::-1].swapaxes(2, 3))
+        return dx, jnp.stack(dw).reshape(w.shape)
 
     return lax.platform_dependent(x, w, g, cpu=products, default=native)
 

@@ -29,7 +29,7 @@ class CellConfig:
     """The size of a network of cells."""
 
     channels: int = 16  # C: of the first stage
-    cells: int = 5  # N: ordinary cells per stage
+    cells: int = 5  # N: per stage; in projected stacks a later stage's first is the reduction cell
     nodes: int = 7  # of a cell, where the space leaves it open (ghn)
 
     def __post_init__(self):
@@ -66,11 +66,6 @@ class CellStructure(NamedTuple):
     def written(self) -> int:
         """States that are written: those that may be concatenated."""
         return self.states - self.inputs
-
-    def cells_of(self, config: CellConfig) -> tuple[int, ...]:
-        """Cells in each stage."""
-        extra = self.stack == "projected"
-        return tuple(config.cells + int(extra and s > 0) for s in range(STAGES))
 
 
 def _conv(kernel_h: int, kernel_w: int) -> Callable[[int], tuple[int, int]]:
@@ -160,15 +155,15 @@ def _count(structure, config, image, classes, uses_O, used_I):
     area, C = image[0] * image[1], config.channels
     flops = np.full(uses_O.shape[:-1], image[2] * 9 * width * C * area, np.int64)
     params = flops // area + 2 * width * C
-    for s, cells in enumerate(structure.cells_of(config)):
+    for s in range(STAGES):
         C, area = config.channels * 2**s, image[0] * image[1] // 4**s
         ops_2 = uses_O @ np.array([OP_COSTS[name](C) for name in structure.ops], np.int64)
-        params, flops = params + cells * ops_2[..., 0], flops + cells * ops_2[..., 1] * area
+        params, flops = params + config.cells * ops_2[..., 0], flops + config.cells * ops_2[..., 1] * area
         if structure.stack == "residual" and s > 0:
             block = 9 * (C // 2) * C + 9 * C * C + C // 2 * C
             params, flops = params + block + 4 * C, flops + block * area
         if structure.stack == "projected":
-            for cell, back in itertools.product(range(cells), range(structure.inputs)):
+            for cell, back in itertools.product(range(config.cells), range(structure.inputs)):
                 rows = width * (C if s == 0 or cell > back else C // 2) * used_I[..., back]
                 params, flops = params + (rows + 2 * used_I[..., back]) * C, flops + rows * C * area
     return params + 2 * width * C + (width * C + 1) * classes, flops + width * C * classes

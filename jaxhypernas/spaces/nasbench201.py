@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhypernas.spaces import cells
-from jaxhypernas.spaces.cells import CellArch, CellConfig, CellStructure
+from jaxhypernas.spaces.cells import CellArch, CellConfig, CellStructure, check_image, cost, graph
 from jaxhypernas.types import Growth, Space, UserError
 
 NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -17,17 +16,19 @@ EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))  # (to, from), in the o
 STRUCTURE = CellStructure(ops=NAMES[1:], inputs=1, write_N=tuple(to for to, _ in EDGES), stack="residual")
 
 
-def nasbench201(image: tuple[int, int, int], classes: int, channels: int = 16, cells_per_stage: int = 5) -> Space:
+def nasbench201(
+    image: tuple[int, int, int] = (32, 32, 3), classes: int = 10, channels: int = 16, cells: int = 5
+) -> Space:
     """The space for images (H, W, C), at the published size by default; counts are the published ones."""
-    cells.check_image(image)
-    config = CellConfig(channels, cells_per_stage)
+    check_image(image)
+    config = CellConfig(channels, cells)
     return Space(
         name="nasbench201",
         sample=sample,
         mutate=mutate,
         canonical=canonical,
-        graph=partial(cells.graph, STRUCTURE),
-        cost=partial(cells.cost, STRUCTURE, config, image, classes),
+        graph=partial(graph, STRUCTURE),
+        cost=partial(cost, STRUCTURE, config, image, classes),
         to_string=to_string,
         from_string=from_string,
         log10_size=6 * math.log10(5),

@@ -1,0 +1,133 @@
+"""Networks of cells, written for one architecture: the executor of all cell spaces (`spaces.cells` has the arrays).
+
+Stem (3x3, BatchNorm), three stages of cells, BatchNorm, ReLU, global mean, linear. Deviations from the papers:
+1. BatchNorm uses the statistics of the evaluated batch and has no affine parameters.
+2. Projected stacks (PNAS, One-Shot) halve the resolution by pooling the inputs of a stage's first cell, not by strides
+   inside it, and what it pools is brought to C channels by the 1x1 that every cell has (no factorised reduction).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxhypernas import nn
+from jaxhypernas.spaces.cells import STAGES, CellArch, CellConfig, CellStructure
+from jaxhypernas.targets.ops import OPS
+from jaxhypernas.types import Params, Target
+
+
+def cell_network(structure: CellStructure, config: CellConfig, image: tuple[int, int, int], classes: int) -> Target:
+    """The target for images of shape (H, W, C).
+
+    Weights theta (G: states concatenated to a cell's output, 1 where they are added; c: channels of the stage):
+        stem: 3 x 3 x image channels x G*C.
+        cells[s][op]: cells x N x the op's own shapes, for each op with weights.
+        reduce[s - 1] (residual): a, b: 3 x 3 kernels, skip: a 1x1. project[s] (projected): cells x I x G*c x c.
+        head, bias: G*4C x classes, classes.
+    """
+    N, V = len(structure.write_N), structure.inputs + len(structure.write_N) + 1
+    residual = structure.stack == "residual"
+    width = 1 if residual else structure.written
+    channels = [config.channels * 2**s for s in range(STAGES)]
+
+    def leaf(*shape):
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def stage(s):
+        shapes = {name: OPS[name].shapes(channels[s]) for name in structure.ops}
+        return {
+            op: {name: leaf(config.cells, N, *shape) for name, shape in own.items()}
+            for op, own in shapes.items()
+            if own
+        }
+
+    weight_spec = {
+        "stem": leaf(3, 3, image[2], width * channels[0]),
+        "cells": [stage(s) for s in range(STAGES)],
+        "head": leaf(width * channels[-1], classes),
+        "bias": leaf(classes),
+    }
+    if residual:
+        weight_spec["reduce"] = [
+            {"a": leaf(3, 3, c // 2, c), "b": leaf(3, 3, c, c), "skip": leaf(c // 2, c)} for c in channels[1:]
+        ]
+    else:
+        weight_spec["project"] = [leaf(config.cells, structure.inputs, width * c, c) for c in channels]
+    nodes = jax.tree.map(lambda _: np.array(-1, np.int32), weight_spec)
+    for s in range(STAGES):
+        cells = s * config.cells + np.arange(config.cells)
+        ids = cells[:, None] * V + structure.inputs + np.arange(N)[None]
+        nodes["cells"][s] = jax.tree.map(lambda _, ids=ids: ids.astype(np.int32), nodes["cells"][s])
+
+    def apply(theta: Params, arch: CellArch, x_BxHxWxC: jax.Array) -> jax.Array:
+        x = nn.batch_norm(nn.conv(x_BxHxWxC, theta["stem"]))
+        before = (x,) * structure.inputs  # the outputs of the last cells, newest first
+        for s in range(STAGES):
+            if s > 0 and residual:
+                before = (_reduce(theta["reduce"][s - 1], before[0]),)
+            elif s > 0:
+                before = tuple(_halve(b, width * channels[s]) for b in before)
+
+            def step(before, w, s=s):
+                inputs = before if residual else [_project(b, p) for b, p in zip(before, w["project"], strict=True)]
+                states = _cell(structure, arch, w["cell"], inputs)
+                if residual:
+                    out = sum(o.astype(x.dtype) * state for o, state in zip(arch.out_S, states, strict=True))
+                else:
+                    out = jnp.concatenate(states[structure.inputs :], -1)
+                return (out, *before[:-1]), None
+
+            xs = {"cell": theta["cells"][s]}
+            if not residual:
+                xs["project"] = theta["project"][s]
+            before, _ = lax.scan(step, before, xs)
+        x_BxC = jax.nn.relu(nn.batch_norm(before[0])).mean((1, 2))
+        return x_BxC @ theta["head"] + theta["bias"][None]
+
+    return Target(weight_spec, apply, nodes)
+
+
+def _cell(structure, arch, w, inputs):
+    """All states of one cell."""
+
+    def apply_node(w, op_O, x):
+        y = jnp.zeros_like(x)
+        for o, name in enumerate(structure.ops):
+            add = lambda y, name=name: y + OPS[name].apply(w.get(name, {}), x)  # noqa: E731
+            y = lax.cond(op_O[o] > 0, add, lambda y: y, y)
+        return y
+
+    # Recomputed in the backward pass: what it would store is stored for ops that aren't chosen, too.
+    apply_node = jax.checkpoint(apply_node)
+
+    def step(states, node):
+        x = jnp.zeros_like(states[0])
+        for s in range(structure.states - 1):
+            x = lax.cond(node["read"][s] > 0, lambda x, y: x + y, lambda x, y: x, x, states[s])
+        y = apply_node(node["w"], node["op"], x)
+        written = [
+            lax.cond(node["write"] == s, lambda a, b: a + b, lambda a, b: a, states[s], y)
+            for s in range(structure.inputs, structure.states)
+        ]
+        return (*states[: structure.inputs], *written), None
+
+    nodes = {"w": w, "op": arch.op_NxO, "read": arch.read_NxS, "write": jnp.array(structure.write_N, jnp.int32)}
+    states = (*inputs, *(jnp.zeros_like(inputs[0]) for _ in range(structure.written)))
+    return lax.scan(step, states, nodes)[0]
+
+
+def _reduce(w, x):
+    """NAS-Bench-201's residual block with stride 2."""
+    y = nn.batch_norm(nn.conv(jax.nn.relu(x), w["a"], 2))
+    y = nn.batch_norm(nn.conv(jax.nn.relu(y), w["b"]))
+    return y + nn.average_pool(x) @ w["skip"]
+
+
+def _halve(x, channels):
+    """Pooled, with channels of zeros added: what the cells of the next stage take."""
+    return jnp.pad(nn.average_pool(x), ((0, 0), (0, 0), (0, 0), (0, channels - x.shape[-1])))
+
+
+def _project(x, w):
+    return nn.batch_norm(jax.nn.relu(x) @ w)

@@ -1,0 +1,62 @@
+"""The ops of cells: ReLU, convolution, BatchNorm as published, resolution and channels kept.
+
+BatchNorm uses the statistics of the evaluated batch and has no affine parameters.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from jaxhypernas import nn
+
+
+class Op(NamedTuple):
+    """An op: shapes of its weights for C channels, kernels with height and width first, and what it computes."""
+
+    shapes: Callable[[int], dict[str, tuple[int, ...]]]
+    apply: Callable[[dict[str, jax.Array], jax.Array], jax.Array]  # (weights, x_BxHxWxC) -> y_BxHxWxC
+
+
+def _conv(*kernels: tuple[int, int]) -> Op:
+    """Convolutions one after the other."""
+
+    def apply(w, x):
+        for i in range(len(kernels)):
+            x = nn.batch_norm(nn.conv(jax.nn.relu(x), w[f"conv{i}"]))
+        return x
+
+    return Op(lambda C: {f"conv{i}": (*kernel, C, C) for i, kernel in enumerate(kernels)}, apply)
+
+
+def _separable(kernel: int, times: int, dilation: int = 1) -> Op:
+    """Depthwise and 1x1 convolutions, without BatchNorm between them."""
+
+    def shapes(C):
+        return {f"{name}{i}": s for i in range(times) for name, s in (("deep", (kernel, kernel, C)), ("wide", (C, C)))}
+
+    def apply(w, x):
+        for i in range(times):
+            x = nn.batch_norm(nn.depthwise_conv(jax.nn.relu(x), w[f"deep{i}"], dilation) @ w[f"wide{i}"])
+        return x
+
+    return Op(shapes, apply)
+
+
+def _plain(apply: Callable[[jax.Array], jax.Array]) -> Op:
+    return Op(lambda C: {}, lambda w, x: apply(x))
+
+
+OPS = {
+    "skip_connect": _plain(lambda x: x),
+    "nor_conv_1x1": _conv((1, 1)),
+    "nor_conv_3x3": _conv((3, 3)),
+    "avg_pool_3x3": _plain(nn.average_pool_3x3),
+    "max_pool_3x3": _plain(nn.max_pool_3x3),
+    "sep_conv_3x3": _separable(3, 2),
+    "sep_conv_5x5": _separable(5, 2),
+    "sep_conv_7x7": _separable(7, 2),
+    "dil_conv_3x3": _separable(3, 1, 2),
+    "dil_conv_5x5": _separable(5, 1, 2),
+    "conv_1x7_7x1": _conv((1, 7), (7, 1)),
+}
