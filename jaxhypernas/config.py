@@ -8,11 +8,11 @@ from pathlib import Path
 
 from jaxhypernas import generators, spaces
 from jaxhypernas.data import DataConfig
-from jaxhypernas.generators import GENERATORS, SmashConfig
+from jaxhypernas.generators import GENERATORS, GhnConfig, SmashConfig
 from jaxhypernas.retrain import RetrainConfig
 from jaxhypernas.score import ScoreConfig
 from jaxhypernas.search import STRATEGIES, SearchConfig
-from jaxhypernas.spaces import SPACES, MemoryBankConfig
+from jaxhypernas.spaces import SPACES, CellConfig, MemoryBankConfig
 from jaxhypernas.train import TrainConfig
 from jaxhypernas.types import UserError
 
@@ -26,8 +26,10 @@ class Config:
     strategy: str = "smash"
     seed: int = 0
     data: DataConfig = field(default_factory=lambda: DataConfig(pad=1))
-    memory_bank: MemoryBankConfig = spaces.SMALL
+    memory_bank: MemoryBankConfig = spaces.SMALL  # the size of networks: of this space,
+    cells: CellConfig = field(default_factory=lambda: CellConfig(channels=8, cells=1))  # and of all others
     smash: SmashConfig = generators.SMALL
+    ghn: GhnConfig = field(default_factory=GhnConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=800, learning_rate=1e-2))
     score: ScoreConfig = field(default_factory=ScoreConfig)
     search: SearchConfig = field(default_factory=lambda: SearchConfig(number=1000))

@@ -9,6 +9,7 @@ from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
@@ -67,13 +68,14 @@ def depthwise_conv(x_BxHxWxC: jax.Array, w_KxLxC: jax.Array, dilation: int = 1) 
             feature_group_count=C,
         )
 
-    def taps(x, w):
-        padded, (H, W) = jnp.pad(x, ((0, 0), *reach, (0, 0))), x.shape[1:3]
-        places = [(a, b) for a in range(K) for b in range(L)]
-        shifted = (padded[:, a * dilation :, b * dilation :][:, :H, :W] * w[a, b][None, None, None] for a, b in places)
-        return reduce(jnp.add, shifted)
+    def dense(x, w):
+        # A diagonal of zeros and kernels: C times the work, and still faster than XLA's own up to tens of channels.
+        rows, columns = ((np.arange(n) - n // 2) * dilation + n // 2 * dilation for n in (K, L))
+        spread = jnp.zeros((reach[0][0] * 2 + 1, reach[1][0] * 2 + 1, C), w.dtype)
+        spread = spread.at[rows[:, None], columns[None]].set(w)
+        return conv(x, spread[:, :, :, None] * jnp.eye(C, dtype=w.dtype)[None, None])
 
-    return lax.platform_dependent(x_BxHxWxC, w_KxLxC, cpu=taps, default=native)
+    return lax.platform_dependent(x_BxHxWxC, w_KxLxC, cpu=dense, default=native)
 
 
 def _native(x, w, stride: int = 1):
@@ -100,14 +102,15 @@ def _conv_bwd(stride, residuals, g):
     def products(x, w, g):
         (K, L), (H, W) = w.shape[:2], x.shape[1:3]
         x_pad = jnp.pad(x, ((0, 0), (K // 2, K // 2), (L // 2, L // 2), (0, 0)))
-        dw = [
-            jnp.einsum("bhwi,bhwo->io", x_pad[:, a : a + H : stride, b : b + W : stride], g)
-            for a in range(K)
-            for b in range(L)
-        ]
+
+        def tap(at):
+            size = (x.shape[0], H, W, x.shape[3])
+            return jnp.einsum("bhwi,bhwo->io", lax.dynamic_slice(x_pad, (0, *at, 0), size)[:, ::stride, ::stride], g)
+
+        dw = lax.map(tap, (jnp.repeat(jnp.arange(K), L), jnp.tile(jnp.arange(L), K)))
         spread = jnp.zeros((*x.shape[:3], g.shape[3]), g.dtype).at[:, ::stride, ::stride].set(g) if stride > 1 else g
         dx = _native(spread, w[::-1, ::-1].swapaxes(2, 3))
-        return dx, jnp.stack(dw).reshape(w.shape)
+        return dx, dw.reshape(w.shape)
 
     return lax.platform_dependent(x, w, g, cpu=products, default=native)
 

@@ -1,7 +1,7 @@
 """Training candidates from scratch: the training code of `train`, standalone weights, many candidates side by side."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +39,8 @@ def make_retrain(
     The population has one candidate per device. A candidate's initial weights and batches depend on the key and its
     seed only, not on the others.
     """
-    generator = standalone(target.weight_spec)
-    optimizer = make_optimizer(replace(config, architectures=1), generator)
+    generator = standalone(target.weight_spec, target.nodes)
+    optimizer = make_optimizer(config)
 
     def one(replicated, candidate):
         key, images, valid, test = replicated
@@ -49,9 +49,10 @@ def make_retrain(
             config,
             augmentation,
             bind(target, generator),
+            generator.decay,
             optimizer,
-            sample=lambda key, progress: arch,
-            mean=lambda f, batch, arch: f(batch, arch),
+            sample=lambda key, progress: jax.tree.map(lambda x: x[None], arch),
+            mean=lambda f, batch, one: f(batch, jax.tree.map(lambda x: x[0], one)),
             length=config.steps,
         )
         state = init_state(generator, optimizer, jax.random.fold_in(key, seed))

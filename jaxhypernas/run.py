@@ -80,17 +80,17 @@ class Run:
     @cached_property
     def space(self):
         """The search space."""
-        return SPACES[self.config.space](self.config.memory_bank, self.dataset.image, self.dataset.classes)
+        return SPACES[self.config.space](self.config, self.dataset.image, self.dataset.classes)
 
     @cached_property
     def target(self):
         """The family of networks."""
-        return TARGETS[self.config.space](self.config.memory_bank, self.dataset.image, self.dataset.classes)
+        return TARGETS[self.config.space](self.config, self.dataset.image, self.dataset.classes)
 
     @cached_property
     def generator(self):
         """What writes their weights."""
-        return GENERATORS[self.config.generator](self.config.smash, self.config.memory_bank, self.target.weight_spec)
+        return GENERATORS[self.config.generator](self.config, self.space, self.target)
 
     @cached_property
     def mesh(self):
@@ -131,7 +131,9 @@ class Run:
         config, devices = self.config.train, self.mesh.shape[ARCH]
         if config.architectures % devices:
             raise UserError(f"train.architectures: {config.architectures} must be a multiple of the {devices} devices")
-        optimizer = make_optimizer(config, self.generator)
+        if config.path_dropout and self.space.paths is None:
+            raise UserError(f"train.path_dropout: space {self.config.space} has no network of all paths: set it to 0")
+        optimizer = make_optimizer(config)
         state = jax.eval_shape(partial(init_state, self.generator, optimizer), jax.random.fold_in(self.key, 0))
         checkpoints = Checkpoints(self.workdir / "checkpoints")
         try:
@@ -157,10 +159,14 @@ class Run:
             )
 
         def sample(key, progress):
-            return jax.vmap(lambda k: self.space.sample(k, progress))(jax.random.split(key, config.architectures))
+            keys = jax.random.split(key, config.architectures)
+            if config.path_dropout and self.space.paths:
+                return jax.vmap(lambda k: self.space.paths(k, config.path_dropout * progress))(keys)
+            return jax.vmap(lambda k: self.space.sample(k, progress))(keys)
 
         logits = bind(self.target, self.generator)
-        run = jax.jit(make_run(config, self.config.data, logits, optimizer, sample, mean, config.every))
+        decay = self.generator.decay
+        run = jax.jit(make_run(config, self.config.data, logits, decay, optimizer, sample, mean, config.every))
         with progress.bar("train", config.steps, "images*candidates", start=int(state.step)) as bar:
             while (done := int(state.step)) < config.steps:
                 steps, began = min(config.every, config.steps - done), time.time()
@@ -193,7 +199,7 @@ class Run:
         Raises:
             UserError: training has not ended.
         """
-        optimizer = make_optimizer(self.config.train, self.generator)
+        optimizer = make_optimizer(self.config.train)
         like = jax.eval_shape(partial(init_state, self.generator, optimizer), self.key)
         replicated = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
         like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=replicated), like)

@@ -26,15 +26,19 @@ class TrainConfig:
     architectures: int = 4  # per step
     optimizer: Literal["adam", "sgd"] = "adam"  # sgd: Nesterov momentum 0.9
     learning_rate: float = 1e-3
-    weight_decay: float = 1e-4  # added to the gradient, of shared and standalone kernels only
+    weight_decay: float = 1e-4  # of shared and standalone kernels, where the architecture uses them
+    path_dropout: float = 0.0  # One-Shot: train the network of all paths, dropped at this rate, 0 at first; 0: samples
+    ghosts: int = 1  # batches per step: the architectures take turns with them
     every: int = 100  # steps between checkpoints and lines of metrics
 
     def __post_init__(self):
-        for name in ("steps", "batch", "architectures", "every"):
+        for name in ("steps", "batch", "architectures", "ghosts", "every"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name}: {getattr(self, name)} must be at least 1")
         if not self.learning_rate > 0:
             raise UserError(f"train.learning_rate: {self.learning_rate} must be above 0")
+        if not 0 <= self.path_dropout < 1:
+            raise UserError(f"train.path_dropout: {self.path_dropout} must be at least 0 and below 1")
         if not self.weight_decay >= 0:
             raise UserError(f"train.weight_decay: {self.weight_decay} must be 0 or more")
 
@@ -57,12 +61,11 @@ class Images(NamedTuple):
     std_C: jax.Array
 
 
-def make_optimizer(config: TrainConfig, generator: Generator) -> optax.GradientTransformation:
-    """Weight decay where the generator wants it, then Adam or SGD, cosine to 0 over the run."""
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """Adam or SGD, cosine to 0 over the run."""
     scale = optax.scale_by_adam(0.5, 0.999, 1e-4) if config.optimizer == "adam" else optax.trace(0.9, nesterov=True)
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    decay = optax.add_decayed_weights(config.weight_decay, generator.decay)
-    return optax.chain(decay, scale, optax.scale_by_learning_rate(schedule))
+    return optax.chain(scale, optax.scale_by_learning_rate(schedule))
 
 
 def init_state(generator: Generator, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
@@ -76,6 +79,7 @@ def make_run(
     config: TrainConfig,
     augmentation: data.DataConfig,
     logits: Callable[[Params, Arch, jax.Array], jax.Array],
+    decay: Callable[[Params], Any],
     optimizer: optax.GradientTransformation,
     sample: Callable[[jax.Array, jax.Array], Arch],
     mean: Callable[[Callable, Any, Arch], Any],
@@ -85,6 +89,8 @@ def make_run(
 
     Args:
         logits: of one architecture, as `predict.bind` gives it.
+        decay: the generator's: which leaves weight decay applies to. What an architecture doesn't use has gradient 0
+            and doesn't decay for it.
         sample: (key, progress in 0..1) -> the architectures of a step, with a leading axis.
         mean: (f, replicated, population) -> the mean over the population of the pytree f(replicated, candidate).
     """
@@ -92,13 +98,19 @@ def make_run(
     def loss(phi, arch, x, y):
         return cross_entropy(logits(phi, arch, x), y)
 
-    def one(batch, arch):
-        phi, x, y = batch
-        return jax.value_and_grad(loss)(phi, arch, x, y)
+    def one(batch, candidate):
+        (phi, x_GxBxHxWxC, y_GxB), (arch, ghost) = batch, candidate
+        value, grads = jax.value_and_grad(loss)(phi, arch, x_GxBxHxWxC[ghost], y_GxB[ghost])
+
+        def decayed(grad, w, wanted):
+            return grad + config.weight_decay * jnp.where(grad == 0, 0, w) if wanted else grad
+
+        return value, jax.tree.map(decayed, grads, phi, decay(phi))
 
     def run(state: TrainState, images: Images, steps):
         order_key, step_key = jax.random.split(state.key)
-        order = data.batch_order(order_key, images.x_NxHxWxC.shape[0], config.batch, length, state.step)
+        drawn = config.ghosts * config.batch
+        order = data.batch_order(order_key, images.x_NxHxWxC.shape[0], drawn, length, state.step)
 
         def step(i, carry):
             state, total = carry
@@ -106,7 +118,9 @@ def make_run(
             archs = sample(arch_key, state.step.astype(jnp.float32) / config.steps)
             x = data.normalise(images.x_NxHxWxC[order[i]], images.mean_C, images.std_C)
             x = data.augment(image_key, x, augmentation.pad, augmentation.flip)
-            value, grads = mean(one, (state.phi, x, images.y_N[order[i]]), archs)
+            x, y = (v.reshape(config.ghosts, config.batch, *v.shape[1:]) for v in (x, images.y_N[order[i]]))
+            ghost_A = jnp.arange(jax.tree.leaves(archs)[0].shape[0]) % config.ghosts
+            value, grads = mean(one, (state.phi, x, y), (archs, ghost_A))
             with jax.numpy_dtype_promotion("standard"):  # optax mixes its int32 count with floats
                 updates, optimizer_state = optimizer.update(grads, state.optimizer, state.phi)
             phi = optax.apply_updates(state.phi, updates)

@@ -1,7 +1,8 @@
 """Names and contracts that every other file shares; no logic.
 
-Array names carry their axes, as in ``x_BxHxWxC``: A candidates, B images of a batch, N nodes of a graph, P op slots,
-M memory banks, S positions of an encoding, H W spatial, C channels, K kernel size, D hidden units.
+Array names carry their axes, as in ``x_BxHxWxC``: A candidates, B images of a batch, N nodes of a graph (V where a
+cell's inputs and output are counted, too), O ops, S states of a cell, P op slots, M memory banks, H W spatial,
+C channels, K kernel size, D hidden units; G x S the grid of an encoding.
 
 A plug-in is a ``NamedTuple`` of functions. Each is written for ONE architecture; batching happens once, in
 ``predict.map_candidates``.
@@ -33,7 +34,7 @@ class UserError(ValueError):
 class Graph(NamedTuple):
     """A padded directed acyclic graph, nodes in topological order."""
 
-    op_N: jax.Array  # int32 op index per node, 0 where padded
+    op_NxO: jax.Array  # int32, 1 where the node applies the op (or is of that kind); 0 where padded
     edge_NxN: jax.Array  # int32, edge[i, j] = 1 where node j feeds node i; lower triangular
     mask_N: jax.Array  # int32, 1 for real nodes
 
@@ -77,6 +78,8 @@ class Space(NamedTuple):
     from_string: Callable[[str], Arch]  # raises UserError
     log10_size: float  # log10 of the number of architectures (of an upper bound where the docstring says so)
     growth: Growth | None = None  # None: its architectures do not grow
+    paths: Callable[[jax.Array, jax.Array], Arch] | None = None  # (key, rate r) -> the one-shot network, all paths on,
+    # each of the k that come into an op dropped with probability r^(1/k); None: no such network
 
 
 class Target(NamedTuple):

@@ -27,9 +27,9 @@ def dataset():
 
 
 def parts(dataset, generator="smash", space="memory_bank"):
-    space_ = SPACES[space](TINY.memory_bank, dataset.image, dataset.classes)
-    target = TARGETS[space](TINY.memory_bank, dataset.image, dataset.classes)
-    return space_, target, GENERATORS[generator](TINY.smash, TINY.memory_bank, target.weight_spec)
+    space_ = SPACES[space](TINY, dataset.image, dataset.classes)
+    target = TARGETS[space](TINY, dataset.image, dataset.classes)
+    return space_, target, GENERATORS[generator](TINY, space_, target)
 
 
 def population(space, number, seed=0):
@@ -113,13 +113,14 @@ def test_mean_over_mesh_equals_mean(dataset):
 def train(dataset, generator, cuts, mean=None, steps=6):
     space, target, generator = parts(dataset, generator)
     config = dataclasses.replace(TINY.train, steps=steps)
-    optimizer = make_optimizer(config, generator)
+    optimizer = make_optimizer(config)
 
     def sample(key, progress):
         return jax.vmap(lambda k: space.sample(k, progress))(jax.random.split(key, config.architectures))
 
     mean = mean or (lambda f, batch, archs: mean_candidates(partial(f, batch), archs, 1))
-    run = jax.jit(make_run(config, TINY.data, bind(target, generator), optimizer, sample, mean, steps))
+    logits = bind(target, generator)
+    run = jax.jit(make_run(config, TINY.data, logits, generator.decay, optimizer, sample, mean, steps))
     images = Images(dataset.train.x_NxHxWxC, dataset.train.y_N, dataset.mean_C, dataset.std_C)
     images = jax.tree.map(jnp.asarray, images)
     state, losses = init_state(generator, optimizer, jax.random.key(0)), []

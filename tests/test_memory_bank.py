@@ -53,9 +53,9 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-def random_theta(spec, seed):
+def random_theta(target, seed):
     """Weights whose biases aren't 0."""
-    theta = standalone(spec).init(jax.random.key(seed))
+    theta = standalone(target.weight_spec, target.nodes).init(jax.random.key(seed))
     return {**theta, "bias": jax.random.normal(jax.random.key(seed + 1), theta["bias"].shape)}
 
 
@@ -90,7 +90,7 @@ def case(request):
     mutated = rows(every, slice(30, 30 + NUMBER))
     archs = jax.tree.map(lambda a, b: np.concatenate([a, b]), sampled, mutated)
     apply = jax.jit(target.apply)
-    theta, x = random_theta(target.weight_spec, 3), jax.random.normal(jax.random.key(5), (BATCH, *image))
+    theta, x = random_theta(target, 3), jax.random.normal(jax.random.key(5), (BATCH, *image))
     return SimpleNamespace(
         name=request.param,
         config=config,
@@ -181,7 +181,7 @@ def test_logits_are_the_references(case):
 def test_vmap_over_candidates_is_the_loop(case):
     skip_third_size(case)
     x, some = case.x[:3], slice(8, 12)
-    thetas = [random_theta(case.target.weight_spec, 10 + 2 * i) for i in range(4)]
+    thetas = [random_theta(case.target, 10 + 2 * i) for i in range(4)]
     batched = jax.jit(jax.vmap(case.target.apply, (0, 0, None)))(stack(thetas), rows(case.archs, some), x)
     for theta, text, logits in zip(thetas, case.texts[some], batched, strict=True):
         close(np.asarray(logits), reference(case, text, jax.tree.map(np.asarray, theta)).logits(x))
@@ -191,7 +191,7 @@ def test_more_slots_change_nothing(case):
     skip_third_size(case)
     wide = replace(case.config, slots=case.config.slots + 5)
     target, space = memory_bank_target(wide, case.image, CLASSES), memory_bank(wide, case.image, CLASSES)
-    other = random_theta(target.weight_spec, 30)  # what empty slots hold is arbitrary
+    other = random_theta(target, 30)  # what empty slots hold is arbitrary
     theta = {
         **case.theta,
         "conv": jax.tree.map(lambda w, o: jnp.concatenate([w, o[-5:]]), case.theta["conv"], other["conv"]),
@@ -647,16 +647,18 @@ def test_graph(case):
     graph = jax.jit(case.space.graph)
     N = 3 * (case.config.slots + 1) + 1
     for i, text in enumerate(case.texts):
-        op_N, edge_NxN, mask_N = map(np.asarray, graph(rows(case.archs, i)))
-        assert op_N.shape == mask_N.shape == (N,) and edge_NxN.shape == (N, N)
-        assert op_N.dtype == edge_NxN.dtype == mask_N.dtype == np.int32
+        op_NxO, edge_NxN, mask_N = map(np.asarray, graph(rows(case.archs, i)))
+        op_N = op_NxO.argmax(1)
+        assert op_NxO.shape == (N, len(NODE_OPS)) and mask_N.shape == (N,) and edge_NxN.shape == (N, N)
+        assert (op_NxO.sum(1) == mask_N).all()
+        assert op_NxO.dtype == edge_NxN.dtype == mask_N.dtype == np.int32
         names, edges = ref.graph(case.config, text)
         assert [NODE_OPS[op] if m else None for op, m in zip(op_N, mask_N, strict=True)] == names
         assert set(map(tuple, np.argwhere(edge_NxN).tolist())) == edges
         assert set(np.unique(edge_NxN)) <= {0, 1} and set(np.unique(mask_N)) <= {0, 1}
         assert not np.triu(edge_NxN).any()
         absent = mask_N == 0
-        assert not edge_NxN[absent].any() and not edge_NxN[:, absent].any() and not op_N[absent].any()
+        assert not edge_NxN[absent].any() and not edge_NxN[:, absent].any() and not op_NxO[absent].any()
 
 
 def test_graph_connects_every_node(case):
@@ -670,7 +672,8 @@ def test_graph_connects_every_node(case):
 def test_graph_of_a_written_out_network():
     space = memory_bank(SMALL, (8, 8, 3), CLASSES)
     text = f"b2|0.1>2:2{ONE}|2>0:2{ONE}|0.2>0:2{ONE}/b1/b1"
-    op_N, edge_NxN, mask_N = map(np.asarray, space.graph(space.from_string(text)))
+    op_NxO, edge_NxN, mask_N = map(np.asarray, space.graph(space.from_string(text)))
+    op_N = op_NxO.argmax(1)
     assert np.flatnonzero(mask_N).tolist() == [0, 1, 2, 3, 10, 20, 30]
     assert [NODE_OPS[op_N[i]] for i in (0, 1, 10, 20, 30)] == ["input", "1000", "transition", "transition", "output"]
     edges = {(1, 0), (2, 1), (3, 0), (3, 1), (3, 2), (10, 0), (10, 1), (10, 2), (10, 3), (20, 10), (30, 20)}
@@ -705,7 +708,7 @@ def test_encoding_of_equal_functions_is_equal(case):
 def test_smash_theta(case):
     skip_third_size(case)
     config, encoding = case.config, memory_bank_encoding(case.config)
-    generator = smash(SmashConfig(stem=4, layers=(2, 2), growth=4), encoding, case.target.weight_spec)
+    generator = smash(SmashConfig(stem=4, layers=(2, 2), growth=4), encoding, case.target)
     phi = generator.init(jax.random.key(0))
     generate, apply = jax.jit(generator.generate), jax.jit(case.target.apply)
 
@@ -733,7 +736,7 @@ def test_smash_theta(case):
 def test_smash_weights_depend_on_the_architecture(case):
     skip_third_size(case)
     generator = smash(
-        SmashConfig(stem=4, layers=(2, 2), growth=4), memory_bank_encoding(case.config), case.target.weight_spec
+        SmashConfig(stem=4, layers=(2, 2), growth=4), memory_bank_encoding(case.config), case.target
     )
     phi = generator.init(jax.random.key(0))
     generate = jax.jit(generator.generate)

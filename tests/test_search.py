@@ -10,7 +10,7 @@ from jaxhypernas.search import STRATEGIES, SearchConfig
 from jaxhypernas.spaces import SPACES
 from jaxhypernas.types import UserError
 
-SPACE = SPACES["memory_bank"](TINY.memory_bank, (8, 8, 1), 10)
+SPACE = SPACES["memory_bank"](TINY, (8, 8, 1), 10)
 
 
 def fewest_params(population):

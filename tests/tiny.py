@@ -4,10 +4,10 @@ import dataclasses
 
 from jaxhypernas.config import Config
 from jaxhypernas.data import DataConfig
-from jaxhypernas.generators import SmashConfig
+from jaxhypernas.generators import GhnConfig, SmashConfig
 from jaxhypernas.retrain import RetrainConfig
 from jaxhypernas.search import SearchConfig
-from jaxhypernas.spaces import MemoryBankConfig
+from jaxhypernas.spaces import CellConfig, MemoryBankConfig
 from jaxhypernas.train import TrainConfig
 
 TINY = Config(
@@ -23,6 +23,8 @@ TINY = Config(
         stem_kernel=3,
         slots=4,
     ),
+    cells=CellConfig(channels=4, cells=1, nodes=3),
+    ghn=GhnConfig(hidden=8, decoder=8, passes=1),
     smash=SmashConfig(stem=4, layers=(2, 2), growth=4),
     train=TrainConfig(steps=8, batch=16, architectures=4, every=2, learning_rate=1e-2),
     search=SearchConfig(number=40, perturbed=6, greedy=4),

@@ -19,7 +19,7 @@ from flax import nnx
 
 from jaxhypernas import nn
 from jaxhypernas.generators.standalone import standalone
-from jaxhypernas.types import Arch, Generator, Params, WeightSpec
+from jaxhypernas.types import Arch, Generator, Params, Target
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ def _normalised_conv(x, w):
     return nn.conv(x, w / jnp.linalg.norm(w.ravel()))
 
 
-def smash(config: SmashConfig, encoding: Encoding, weight_spec: WeightSpec) -> Generator:
+def smash(config: SmashConfig, encoding: Encoding, target: Target) -> Generator:
     """SMASH's generator. phi: ``hyper``, the hypernetwork's parameters, and ``shared``, all weights not generated.
 
-    Kernels that the target has per op (a fifth axis) are shared by all ops. Weight decay applies to
-    shared kernels only.
+    What the target has per node, and is not generated, is shared by all nodes. Weight decay applies to shared kernels
+    only.
     """
 
     def module(key):
@@ -96,28 +96,24 @@ def smash(config: SmashConfig, encoding: Encoding, weight_spec: WeightSpec) -> G
 
     abstract = nnx.eval_shape(lambda: module(jax.random.key(0)))
     graphdef, treedef = nnx.graphdef(abstract), jax.tree.structure(nnx.state(abstract))
-    shared_spec = {
-        name: jax.tree.map(_one, spec) for name, spec in weight_spec.items() if name not in encoding.generated
-    }
+    names = [name for name in target.weight_spec if name not in encoding.generated]
+    nodes = {name: target.nodes[name] for name in names}
+    shared = standalone({name: jax.tree.map(_one, target.weight_spec[name], nodes[name]) for name in names}, nodes)
 
     def init(key):
         hyper_key, shared_key = jax.random.split(key)
-        hyper = jax.tree.leaves(nnx.state(module(hyper_key)))
-        return {"hyper": hyper, "shared": standalone(shared_spec).init(shared_key)}
+        return {"hyper": jax.tree.leaves(nnx.state(module(hyper_key))), "shared": shared.init(shared_key)}
 
     def generate(phi, arch):
         hyper = nnx.merge(graphdef, jax.tree.unflatten(treedef, phi["hyper"]))
         return {**phi["shared"], **encoding.decode(hyper(encoding.encode(arch)), arch)}
 
     def decay(phi):
-        return {
-            "hyper": jax.tree.map(lambda w: False, phi["hyper"]),
-            "shared": standalone(shared_spec).decay(phi["shared"]),
-        }
+        return {"hyper": jax.tree.map(lambda w: False, phi["hyper"]), "shared": shared.decay(phi["shared"])}
 
     return Generator(init, generate, decay)
 
 
-def _one(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """One kernel for all ops, where the target has one each."""
-    return jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype) if leaf.ndim == 5 else leaf
+def _one(leaf: jax.ShapeDtypeStruct, ids) -> jax.ShapeDtypeStruct:
+    """One kernel for all nodes."""
+    return jax.ShapeDtypeStruct((1,) * ids.ndim + leaf.shape[ids.ndim :], leaf.dtype)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -134,6 +135,13 @@ def live(structure: CellStructure, arch: CellArch) -> tuple[np.ndarray, np.ndarr
     alive = from_input & to_output
     used = out | (alive[..., None] & read).any(-2)
     return alive, used[..., : structure.inputs]
+
+
+def keep_paths(key, paths_NxK, rate):
+    """Each row's k marked paths, every one dropped with probability rate^(1/k) (Bender et al. 2018, section 3.2)."""
+    k_Nx1 = jnp.maximum(paths_NxK.sum(-1, keepdims=True), 1).astype(jnp.float32)
+    dropped_NxK = jax.random.uniform(key, paths_NxK.shape) < rate ** (1 / k_Nx1)
+    return jnp.where(dropped_NxK, 0, paths_NxK).astype(jnp.int32)
 
 
 def cost(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhypernas.spaces.cells import CellArch, CellConfig, CellStructure, check_image, cost, graph
+from jaxhypernas.spaces.cells import CellArch, CellConfig, CellStructure, check_image, cost, graph, keep_paths
 from jaxhypernas.types import Growth, Space, UserError
 
 
@@ -55,6 +55,7 @@ def dag_space(dag: DagConfig, config: CellConfig, image: tuple[int, int, int], c
             vocabulary=per_node * dag.block,
             kinds=((0,) * dag.reads + (1,) * dag.ops) * dag.block,
         ),
+        paths=partial(paths, dag),
     )
 
 
@@ -84,6 +85,15 @@ def sample(dag: DagConfig, key: jax.Array, progress: jax.Array | float = 1.0) ->
     earlier_NxS = jnp.arange(S)[None] < jnp.array(dag.structure.write_N)[:, None]
     read_NxS = _some(read_key, earlier_NxS.astype(jnp.int32), dag.reads)
     return with_output(dag, _some(op_key, jnp.ones((N, O), jnp.int32), dag.ops), read_NxS)
+
+
+def paths(dag: DagConfig, key: jax.Array, rate: jax.Array) -> CellArch:
+    """Every node reads all earlier states and applies all ops, but for those dropped."""
+    read_key, op_key = jax.random.split(key)
+    N, O, S = len(dag.structure.write_N), len(dag.structure.ops), dag.structure.states  # noqa: E741
+    earlier_NxS = (jnp.arange(S)[None] < jnp.array(dag.structure.write_N)[:, None]).astype(jnp.int32)
+    op_NxO = keep_paths(op_key, jnp.ones((N, O), jnp.int32), rate)
+    return with_output(dag, op_NxO, keep_paths(read_key, earlier_NxS, rate))
 
 
 def mutate(dag: DagConfig, key: jax.Array, arch: CellArch) -> CellArch:

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -58,7 +59,7 @@ def block_sizes(config: MemoryBankConfig, image: tuple[int, int, int]) -> list[t
 
 
 def graph(config: MemoryBankConfig, arch: MemoryBankArch) -> Graph:
-    """The network as a padded graph: per block its input and P op slots, then the output; op indices are NODE_OPS'.
+    """The network as a padded graph: per block its input and P op slots, then the output; ops are those of NODE_OPS.
 
     An op has an edge from every earlier op (or the block's input) that wrote one of the banks it reads.
     """
@@ -79,7 +80,8 @@ def graph(config: MemoryBankConfig, arch: MemoryBankArch) -> Graph:
     kinds_3x1 = jnp.array([[0], [1], [1]], jnp.int32)
     op_3xQ = jnp.concatenate([kinds_3x1, jnp.where(arch.width_3xP > 0, 3 + arch.op_3xP, 0)], 1)
     one = jnp.ones(1, jnp.int32)
-    return Graph(jnp.append(op_3xQ.ravel(), 2 * one), edge_NxN, jnp.append(exists_3xQ.ravel(), one))
+    op_N, mask_N = jnp.append(op_3xQ.ravel(), 2 * one), jnp.append(exists_3xQ.ravel(), one)
+    return Graph(jax.nn.one_hot(op_N, len(NODE_OPS), dtype=jnp.int32) * mask_N[:, None], edge_NxN, mask_N)
 
 
 def cost(config: MemoryBankConfig, image: tuple[int, int, int], classes: int, arch: MemoryBankArch) -> Cost:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhypernas.spaces.cells import CellArch, CellConfig, CellStructure, check_image, cost, graph
+from jaxhypernas.spaces.cells import CellArch, CellConfig, CellStructure, check_image, cost, graph, keep_paths
 from jaxhypernas.types import Growth, Space, UserError
 
 NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -33,13 +33,14 @@ def nasbench201(
         from_string=from_string,
         log10_size=6 * math.log10(5),
         growth=Growth(6, children, tokens, (6, 5), (0, 1)),
+        paths=paths,
     )
 
 
 def from_choices(choice_6) -> CellArch:
     """The cell with these ops (indices into NAMES) on its edges; [..., 6] in NumPy or JAX."""
     xp = jnp if isinstance(choice_6, jax.Array) else np
-    op_NxO = (choice_6[..., None] == xp.arange(1, 5, dtype=xp.int32)).astype(xp.int32)
+    op_NxO = xp.asarray(np.eye(5, dtype=np.int32)[:, 1:])[choice_6]
     read_NxS = np.eye(4, dtype=np.int32)[[start for _, start in EDGES]]
     out_S = np.array([0, 0, 0, 1], np.int32)
     lead = choice_6.shape[:-1]
@@ -48,12 +49,18 @@ def from_choices(choice_6) -> CellArch:
 
 def choices(arch: CellArch):
     """The op on each edge, an index into NAMES."""
-    return (arch.op_NxO * np.arange(1, 5, dtype=np.int32)).sum(-1)
+    return arch.op_NxO @ np.arange(1, 5, dtype=np.int32)
 
 
 def sample(key: jax.Array, progress: jax.Array | float = 1.0) -> CellArch:
     """Each edge's op uniformly."""
     return from_choices(jax.random.randint(key, (6,), 0, 5, jnp.int32))
+
+
+def paths(key: jax.Array, rate: jax.Array) -> CellArch:
+    """All ops on every edge, but for those dropped."""
+    arch = from_choices(jnp.zeros(6, jnp.int32))
+    return arch._replace(op_NxO=keep_paths(key, jnp.ones((6, 4), jnp.int32), rate))
 
 
 def mutate(key: jax.Array, arch: CellArch) -> CellArch:
@@ -92,7 +99,7 @@ def _representatives() -> np.ndarray:
 
 def canonical(arch: CellArch) -> CellArch:
     """The first of all cells that compute the same function (6,466 of them are left)."""
-    index = (choices(arch) * np.array([5**i for i in range(5, -1, -1)], np.int32)).sum(-1)
+    index = choices(arch) @ np.array([5**i for i in range(5, -1, -1)], np.int32)
     index = jnp.asarray(_representatives())[index]
     return from_choices(jnp.stack([index // 5**i % 5 for i in range(5, -1, -1)], -1).astype(jnp.int32))
 

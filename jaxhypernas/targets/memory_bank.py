@@ -17,6 +17,7 @@ from the published code:
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxhypernas import nn
@@ -54,6 +55,11 @@ def memory_bank(config: MemoryBankConfig, image: tuple[int, int, int], classes: 
         "bias": leaf(classes),
     }
 
+    nodes = jax.tree.map(lambda _: np.array(-1, np.int32), weight_spec)
+    for b in range(BLOCKS):  # the graph has each block's input before its slots
+        ids = np.arange(config.slots, dtype=np.int32) + b * (config.slots + 1) + 1
+        nodes["conv"][b] = [ids] * CONVS
+
     def apply(theta: Params, arch: MemoryBankArch, x_BxHxWxC: jax.Array) -> jax.Array:
         chex.assert_shape(x_BxHxWxC, (None, *image))
         place = layout(config, arch)
@@ -68,7 +74,7 @@ def memory_bank(config: MemoryBankConfig, image: tuple[int, int, int], classes: 
         x_BxC = jax.nn.relu(nn.batch_norm(x)).mean((1, 2))
         return x_BxC @ theta["head"] + theta["bias"][None]
 
-    return Target(weight_spec, apply)
+    return Target(weight_spec, apply, nodes)
 
 
 def _block(config, arch, place, theta, b, memory_BxHxWxC):

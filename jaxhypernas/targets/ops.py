@@ -4,7 +4,7 @@ BatchNorm uses the statistics of the evaluated batch and has no affine parameter
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -14,7 +14,7 @@ from jaxhypernas import nn
 class Op(NamedTuple):
     """An op: shapes of its weights for C channels, kernels with height and width first, and what it computes."""
 
-    shapes: Callable[[int], dict[str, tuple[int, ...]]]
+    shapes: Callable[[int], dict[str, Any]]
     apply: Callable[[dict[str, jax.Array], jax.Array], jax.Array]  # (weights, x_BxHxWxC) -> y_BxHxWxC
 
 
