@@ -23,7 +23,12 @@ from jaxhypernas.stats import format_report
 from jaxhypernas.table import write
 from jaxhypernas.types import UserError
 
-SHORT = {"--dataset": "--data.dataset", "--data-dir": "--data.data-dir"}
+SHORT = {
+    "--dataset": "--data.dataset",
+    "--data-dir": "--data.data-dir",
+    "--max-params": "--search.max-params",
+    "--max-flops": "--search.max-flops",
+}
 COLUMNS = ("arch", "loss", "accuracy", "params", "flops", "live_params", "live_flops")
 
 

@@ -63,7 +63,7 @@ class Run:
                 f"workdir: {self.workdir} holds no run: begin one with jaxhypernas train --workdir {self.workdir}"
             )
         self.config = config
-        _ = self.dataset, self.space  # bad data, or a space that doesn't fit it, must not leave a begun run behind
+        self._check()
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
             configs.save(config, path)
@@ -71,6 +71,12 @@ class Run:
             raise UserError(
                 f"workdir: {self.workdir} cannot be written ({error.strerror}): use another --workdir"
             ) from None
+
+    def _check(self) -> None:
+        """Bad data, a space that doesn't fit it or a search that can't begin must not leave a begun run behind."""
+        strategy, limits = self.strategy, (self.config.search.max_params, self.config.search.max_flops)
+        if any(limits) and not (self.workdir / "config.json").exists():
+            strategy.ask(strategy.init(self.key))  # some candidates fit the budget
 
     @cached_property
     def dataset(self) -> data.Dataset:
@@ -81,6 +87,11 @@ class Run:
     def space(self):
         """The search space."""
         return SPACES[self.config.space](self.config, self.dataset.image, self.dataset.classes)
+
+    @cached_property
+    def strategy(self):
+        """The search."""
+        return search.STRATEGIES[self.config.strategy](self.space, self.config.search)
 
     @cached_property
     def target(self):
@@ -265,8 +276,9 @@ class Run:
         ]
 
     def sample(self, number: int, key: jax.Array) -> Arch:
-        """Random architectures."""
-        return jax.jit(jax.vmap(lambda k: self.space.sample(k, 1.0)))(jax.random.split(key, number))
+        """Random architectures within the search's limits."""
+        limits = search.Budget(self.config.search.max_params, self.config.search.max_flops)
+        return search.within(self.space, limits).sample(key, number)
 
     def parse(self, strings: list[str]) -> Arch:
         """A population from architecture strings."""
@@ -275,13 +287,9 @@ class Run:
 
     def search(self) -> list[dict]:
         """Run the strategy, replaying what is scored already; all rows, best first."""
-        strategy = search.STRATEGIES[self.config.strategy](self.space, self.config.search)
-        total = self.config.search.number
-        if self.config.strategy == "smash":
-            total += self.config.search.perturbed + self.config.search.greedy
-        with progress.bar("search", total, "images*candidates") as bar:
+        with progress.bar("search", self.strategy.total, "images*candidates") as bar:
             evaluate = lambda population: np.array([row["loss"] for row in self.score(population, bar)])  # noqa: E731
-            search.run(strategy, jax.random.fold_in(self.key, 1), evaluate)
+            search.run(self.strategy, jax.random.fold_in(self.key, 1), evaluate)
         return sorted(self.scores.rows, key=lambda row: (np.nan_to_num(row["loss"], nan=np.inf), row["id"]))
 
     # --- truth --------------------------------------------------------------------------------------------------

@@ -1,23 +1,30 @@
 """Strategies see architectures and scores only."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
-from tiny import TINY
+import toy
+from toy import TOY
 
 from jaxhypernas import search
-from jaxhypernas.search import STRATEGIES, SearchConfig
-from jaxhypernas.spaces import SPACES
+from jaxhypernas.search import STRATEGIES, Budget, SearchConfig
+from jaxhypernas.search.budget import within
+from jaxhypernas.search.nsga2 import crowded_order, crowding, fronts
+from jaxhypernas.search.population import concatenate, in_batches, make_unique, rows, size
 from jaxhypernas.types import UserError
 
-SPACE = SPACES["memory_bank"](TINY, (8, 8, 1), 10)
+CONFIG = SearchConfig(40, 8, 15, population=10, tournament=4, children=3, beam=8)
 
 
-def fewest_params(population):
-    return SPACE.cost(population).params.astype(np.float64)
+@functools.cache
+def made(strategy, space, config):
+    """A strategy, whose programs are compiled once for all tests."""
+    return STRATEGIES[strategy](space, config)
 
 
-def played(strategy, evaluate=fewest_params, seed=0):
+def played(strategy, evaluate=toy.loss, seed=0, space=TOY, config=CONFIG):
     """All populations asked for, and their losses."""
     asked, losses = [], []
 
@@ -26,14 +33,25 @@ def played(strategy, evaluate=fewest_params, seed=0):
         asked.append(population)
         return losses[-1]
 
-    search.run(STRATEGIES[strategy](SPACE, SearchConfig(20, 8, 15)), jax.random.key(seed), remember)
+    search.run(made(strategy, space, config), jax.random.key(seed), remember)
     return asked, losses
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def everything():
+    """All complete architectures of the toy space, symmetric ones twice."""
+    population = None
+    for level in range(1, toy.LEVELS + 1):
+        population = toy.children(population, level)
+    return population
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_replays_bit_for_bit_and_follows_the_key(strategy):
     first, second, other = (played(strategy, seed=s)[0] for s in (0, 0, 1))
-    same = lambda a, b: all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))  # noqa: E731
     assert same(first, second)
     assert not same(first, other)
 
@@ -41,34 +59,289 @@ def test_replays_bit_for_bit_and_follows_the_key(strategy):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_asks_for_what_is_configured(strategy):
     sizes = [len(loss) for loss in played(strategy)[1]]
-    assert sizes == {"random": [20], "smash": [20, 8] + [1] * 15}[strategy]
+    generations = [10] + [3] * 10
+    expected = {
+        "random": [40],
+        "smash": [40, 8] + [1] * 15,
+        "evolution": generations,
+        "nsga2": [10] * 4,
+        "progressive": [21, 8, 8],
+    }[strategy]
+    assert sizes == expected
+    symmetric = 15  # of the 36 architectures of one block, asked for once though the total counts them
+    assert STRATEGIES[strategy](TOY, CONFIG).total == sum(sizes) + symmetric * (strategy == "progressive")
+
+
+@pytest.mark.parametrize("strategy", ["evolution", "nsga2"])
+def test_the_last_round_is_cut_to_the_total(strategy):
+    config = SearchConfig(25, population=10, tournament=2, children=4)
+    assert sum(len(loss) for loss in played(strategy, config=config)[1]) == 25
+
+
+@pytest.mark.parametrize("limits", [(18, 0), (0, 180), (30, 200)])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_nothing_asked_for_exceeds_the_budget(strategy, limits):
+    config = SearchConfig(40, 8, 15, *limits, population=10, tournament=4, children=3, beam=8)
+    most_params, most_flops = (limit or np.inf for limit in limits)
+    for population in played(strategy, config=config)[0]:
+        cost = TOY.cost(population)
+        assert cost.params.max() <= most_params and cost.flops.max() <= most_flops
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_failed_candidate_is_the_worst(strategy, bad):
+    """Candidates with op 1 in their first block fail; searches that learn ask for few of them in the end."""
+
+    def failed(population):
+        return (population.block_3x4[:, 0, 2:] == 1).any(1)
+
+    config = SearchConfig(90, 20, 30, population=20, tournament=10, children=10, beam=8)
+    asked, again = (
+        played(strategy, lambda p, bad=bad: np.where(failed(p), bad, toy.loss(p)), config=config)[0]
+        for bad in (bad, np.inf)
+    )
+    assert same(asked, again)
+    if strategy != "random":
+        last = rows(concatenate(*asked), slice(-15, None))
+        assert failed(last).mean() < 0.3 < failed(everything()).mean()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_ends_if_all_fail(strategy):
+    assert len(played(strategy, lambda p: np.full(size(p), np.nan))[0]) > 0
+
+
+@pytest.mark.parametrize("field", ["number", "perturbed", "greedy", "population", "tournament", "children", "beam"])
+@pytest.mark.parametrize("value", [-1])
+def test_bad_sizes(field, value):
+    with pytest.raises(UserError, match=rf"search\.{field}"):
+        SearchConfig(**{field: value})
+
+
+@pytest.mark.parametrize("fields", [{"max_params": -1}, {"max_flops": -1}, {"objective": "x"}, {"surrogate": "x"}])
+def test_bad_choices(fields):
+    with pytest.raises(UserError, match=rf"search\.{next(iter(fields))}"):
+        SearchConfig(**fields)
+
+
+@pytest.mark.parametrize("strategy", ["evolution", "nsga2"])
+def test_a_population_above_the_total_is_refused(strategy):
+    with pytest.raises(UserError, match=r"search\.population: 50 must be at most search\.number, 20"):
+        STRATEGIES[strategy](TOY, SearchConfig(20, population=50))
+
+
+# --- budgets --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_params": 1}, r"search\.max_params: 1 is too few: the smallest of .* has 5$"),
+        ({"max_flops": 7}, r"search\.max_flops: 7 is too few: the smallest of .* has 50$"),
+    ],
+)
+def test_an_impossible_budget_names_itself_and_the_smallest(strategy, limits, message):
+    heavier = TOY._replace(cost=lambda arch: toy.Cost(*(np.maximum(n, least) for n, least in heavy(arch))))
+    heavy = lambda arch: zip(TOY.cost(arch), (5, 50, 5, 50), strict=True)  # noqa: E731
+    with pytest.raises(UserError, match=message):
+        played(strategy, space=heavier, config=SearchConfig(20, population=10, **limits))
+
+
+def test_two_limits_that_only_together_are_impossible():
+    def cost(arch):
+        params = TOY.cost(arch).params
+        return toy.Cost(params, 100 - params, params, 100 - params)
+
+    with pytest.raises(UserError, match=r"max_params: 40 is met, .* has 0; search\.max_flops: 50 is met"):
+        within(TOY._replace(cost=cost), Budget(40, 50)).sample(jax.random.key(0), 3)
+
+
+def test_draws_depend_on_key_and_number_alone():
+    draw, key = within(TOY, Budget()), jax.random.key(5)
+    many = draw.sample(key, 150)
+    assert same(draw.sample(key, 7), rows(many, slice(7)))
+    assert same(many, jax.vmap(lambda k: TOY.sample(k, 1.0))(jax.random.split(key, 150)))
+    assert same(draw.mutate(key, many), jax.vmap(TOY.mutate)(jax.random.split(key, 150), many))
+
+
+def test_rejection_keeps_the_distribution_of_what_fits():
+    drawn = within(TOY, Budget(params=12)).sample(jax.random.key(0), 4000)
+    whole = everything()
+    allowed = rows(whole, TOY.cost(whole).params <= 12)
+    for field in range(4):
+        count, expected = (np.bincount(p.block_3x4[:, 1, field], minlength=4) / size(p) for p in (drawn, allowed))
+        np.testing.assert_allclose(count, expected, atol=0.03)
+
+
+def test_a_child_that_cannot_fit_is_its_parent():
+    heavy = toy.Toy(np.full((toy.LEVELS, 4), 2, np.int32), np.array(toy.LEVELS, np.int32))
+    even = lambda key, arch: jax.tree.map(  # noqa: E731
+        lambda a, b: jax.numpy.where(arch.block_3x4[0, 0] == 0, a, b), TOY.mutate(key, arch), toy.Toy(*heavy)
+    )
+    draw = within(TOY._replace(mutate=even), Budget(params=20))
+    parents = draw.sample(jax.random.key(0), 100)
+    children = draw.mutate(jax.random.key(1), parents)
+    stuck_A = parents.block_3x4[:, 0, 0] != 0
+    assert 0 < stuck_A.sum() < 100
+    assert same(rows(children, stuck_A), rows(parents, stuck_A))
+    changed_A = (children.block_3x4 != parents.block_3x4).any((1, 2))
+    assert changed_A[~stuck_A].any() and draw.fits(children).all()
+
+
+def test_unique_finds_the_first_of_isomorphic_candidates():
+    population = toy.children(None, 1)
+    kept = make_unique(TOY)(population)
+    pairs = [frozenset([(a, c), (b, d)]) for a, b, c, d in population.block_3x4[:, 0].tolist()]
+    assert kept.tolist() == [i for i, pair in enumerate(pairs) if pairs.index(pair) == i]
+
+
+def test_batches_of_one_shape():
+    shapes = []
+    doubled = in_batches(lambda x: shapes.append(x.shape) or 2 * x, np.arange(10), 4)
+    assert doubled.tolist() == list(range(0, 20, 2)) and set(shapes) == {(4,)}
+
+
+# --- smash ----------------------------------------------------------------------------------------------------------
 
 
 def test_smash_perturbs_the_strictly_best():
     asked, losses = played("smash")
     base, best = None, np.inf
-    rows = lambda p, i: jax.tree.map(lambda x: x[i], p)  # noqa: E731
     for population, loss in zip(asked, losses, strict=True):
         if base is not None:
-            for i in range(len(loss)):  # perturbed: never another bank size, mostly the base's elements
-                assert np.array_equal(population.bank_3[i], base.bank_3)
+            assert ((population.block_3x4 != base.block_3x4).sum((1, 2)) <= 1).all()
         if loss.min() < best:
             best, base = loss.min(), rows(population, int(loss.argmin()))
-    assert best <= losses[0].min()
+    assert best < losses[0].min()
 
 
-def test_nan_is_the_worst():
-    def evaluate(population):
-        loss = fewest_params(population)
-        loss[0] = np.nan
-        return loss
-
-    asked, _ = played("smash", evaluate)
-    worst = jax.tree.map(lambda x: x[0], asked[0])
-    assert not np.array_equal(asked[1].bank_3[0], worst.bank_3) or fewest_params(asked[0]).argmin() != 0
+# --- evolution ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("field", ["number", "perturbed", "greedy"])
-def test_bad_sizes(field):
-    with pytest.raises(UserError, match=rf"search\.{field}"):
-        SearchConfig(**{field: -1})
+@pytest.mark.parametrize("children", [1, 3])
+def test_evolution_is_tournaments_and_aging(children):
+    config = SearchConfig(34, population=10, tournament=4, children=children)
+    asked, losses = played("evolution", config=config)
+    key, done = jax.random.key(0), 10
+    alive = [(rows(asked[0], i), losses[0][i]) for i in range(10)]
+    for population, loss in zip(asked[1:], losses[1:], strict=True):
+        pick_key, mutate_key = jax.random.split(jax.random.fold_in(key, done))
+        drawn = np.asarray(jax.random.randint(pick_key, (children, 4), 0, 10))
+        for i in range(len(loss)):
+            best = alive[drawn[i][0]]
+            for one in drawn[i][1:]:
+                best = alive[one] if alive[one][1] < best[1] else best
+            assert same(rows(population, i), TOY.mutate(jax.random.fold_in(mutate_key, i), best[0]))
+        alive = (alive + [(rows(population, i), loss[i]) for i in range(len(loss))])[len(loss) :]
+        done += len(loss)
+    assert done == 34
+
+
+def test_evolution_beats_random():
+    config = SearchConfig(150, population=20, tournament=5)
+    found, by_chance = (min(x.min() for x in played(s, config=config)[1]) for s in ("evolution", "random"))
+    assert found < by_chance
+
+
+# --- NSGA-II --------------------------------------------------------------------------------------------------------
+
+
+def dominates(a, b):
+    return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
+
+
+def slow_fronts(points):
+    front, left, number = {}, dict(enumerate(points)), 0
+    while left:
+        best = [i for i, a in left.items() if not any(dominates(b, a) for b in left.values())]
+        front.update(dict.fromkeys(best, number))
+        left = {i: a for i, a in left.items() if i not in best}
+        number += 1
+    return [front[i] for i in range(len(points))]
+
+
+def slow_crowding(points):
+    """For distinct values: the gap between a point's neighbours on each axis."""
+    distance = []
+    for p in points:
+        total = 0.0
+        for axis in range(len(p)):
+            values = [q[axis] for q in points]
+            below, above = [v for v in values if v < p[axis]], [v for v in values if v > p[axis]]
+            total += (min(above) - max(below)) / (max(values) - min(values)) if below and above else np.inf
+        distance.append(total)
+    return distance
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_fronts_and_crowding_against_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    points = rng.integers(0, 6, (25, 2 + seed % 2)).astype(float)
+    points[rng.random(25) < 0.1] = np.inf
+    assert fronts(points).tolist() == slow_fronts(points.tolist())
+    distinct = rng.permuted(np.tile(np.arange(12.0)[:, None], (1, 2)), axis=0)
+    np.testing.assert_allclose(crowding(distinct), slow_crowding(distinct.tolist()))
+
+
+def test_crowding_of_few_equal_or_failed_points():
+    assert crowding(np.array([[1.0, 2.0]])).tolist() == [np.inf]
+    assert np.isinf(crowding(np.full((3, 2), np.inf))[[0, 2]]).all()
+    assert not np.isnan(crowding(np.full((5, 2), 3.0))).any()
+    order = crowded_order(np.array([[2.0, 2.0], [0.0, 4.0], [1.0, 1.0], [0.9, 1.2], [4.0, 0.0], [np.inf, np.inf]]))
+    assert order[-2:].tolist() == [0, 5] and set(order[:2]) == {1, 4}
+
+
+@pytest.mark.parametrize("objective", ["params", "flops"])
+def test_nsga2_finds_the_front(objective):
+    def volume(points, worst=(3.5, {"params": 60.0, "flops": 600.0}[objective])):
+        """The area that the points dominate, up to a corner."""
+        area, bound = 0.0, worst[0]
+        for cost, loss in sorted((c, x) for x, c in points):
+            if loss < bound:
+                area, bound = area + (bound - loss) * (worst[1] - cost), loss
+        return area
+
+    def points(population):
+        return list(zip(toy.loss(population), getattr(TOY.cost(population), objective), strict=True))
+
+    config = SearchConfig(1600, population=40, objective=objective)
+    best = volume(points(everything()))
+    found, by_chance = (volume(points(concatenate(*played(s, config=config)[0]))) for s in ("nsga2", "random"))
+    assert by_chance < 0.97 * best and found == pytest.approx(best)
+
+
+# --- progressive ----------------------------------------------------------------------------------------------------
+
+
+def test_progressive_finds_the_best():
+    config = SearchConfig(beam=32)
+    asked, losses = played("progressive", config=config)
+    assert sum(map(len, losses)) == 21 + 2 * 32
+    assert losses[-1].min() == pytest.approx(toy.loss(everything()).min())
+    for level, population in enumerate(asked, 1):
+        assert (population.blocks == level).all()
+        assert len(make_unique(TOY)(population)) == size(population)
+        if level > 1:
+            parents = {tuple(p.ravel()) for p in asked[level - 2].block_3x4[:, : level - 1]}
+            assert {tuple(p.ravel()) for p in population.block_3x4[:, : level - 1]} <= parents
+
+
+def test_progressive_reports_rank_correlations():
+    state = search.run(made("progressive", TOY, CONFIG), jax.random.key(0), toy.loss)
+    assert [c.level for c in state.correlations] == [1, 2, 3]
+    assert all(c.trained > 0.9 for c in state.correlations)
+    assert all(-1 <= c.extrapolated <= 1 for c in state.correlations[:-1])
+    assert np.isnan(state.correlations[-1].extrapolated)
+
+
+def test_progressive_ends_early_where_no_child_fits():
+    without_zero = TOY._replace(cost=lambda arch: toy.Cost(*(10 * np.asarray(arch.blocks, np.int64),) * 4))
+    asked, _ = played("progressive", space=without_zero, config=SearchConfig(beam=4, max_params=25))
+    assert [size(p) for p in asked] == [21, 4]
+
+
+def test_progressive_needs_growth():
+    with pytest.raises(UserError, match=r"strategy: progressive needs a space whose architectures grow; .*'s do not"):
+        STRATEGIES["progressive"](TOY._replace(growth=None), CONFIG)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxhypernas.search.budget import Budget, within
 from jaxhypernas.types import Arch, Space, Strategy
 
 
@@ -13,11 +14,14 @@ class _State(NamedTuple):
     done: bool
 
 
-def random(space: Space, number: int) -> Strategy:
+def random(space: Space, number: int, budget: Budget) -> Strategy:
     """Ask for ``number`` independent samples of the space, once."""
-    draw = jax.jit(jax.vmap(lambda key: space.sample(key, 1.0)))
+    draw = within(space, budget)
 
     def ask(state: _State) -> Arch | None:
-        return None if state.done else jax.tree.map(np.asarray, draw(jax.random.split(state.key, number)))
+        return None if state.done else draw.sample(state.key, number)
 
-    return Strategy(lambda key: _State(key, False), ask, lambda state, population, loss_A: state._replace(done=True))
+    def tell(state: _State, population: Arch, loss_A: np.ndarray) -> _State:
+        return state._replace(done=True)
+
+    return Strategy(number, lambda key: _State(key, False), ask, tell)

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxhypernas.search.budget import Budget, within
+from jaxhypernas.search.population import rows
 from jaxhypernas.types import Arch, Space, Strategy
 
 
@@ -15,26 +17,26 @@ class _State(NamedTuple):
     loss: float
 
 
-def smash(space: Space, number: int, perturbed: int, greedy: int) -> Strategy:
+def smash(space: Space, number: int, perturbed: int, greedy: int, budget: Budget) -> Strategy:
     """``number`` samples (published: 500), ``perturbed`` perturbations of the best (100), ``greedy`` steps (100).
 
     A greedy step perturbs the base, which is replaced only by a strictly better candidate.
     """
-    draw = jax.jit(jax.vmap(lambda key: space.sample(key, 1.0)))
-    perturb = jax.jit(jax.vmap(space.mutate, (0, None)))
+    draw = within(space, budget)
 
     def ask(state: _State) -> Arch | None:
         if state.asked == 2 + greedy:
             return None
-        size = (number, perturbed)[state.asked] if state.asked < 2 else 1
-        keys = jax.random.split(jax.random.fold_in(state.key, state.asked), size)
-        return jax.tree.map(np.asarray, draw(keys) if state.asked == 0 else perturb(keys, state.best))
+        key = jax.random.fold_in(state.key, state.asked)
+        if state.asked == 0:
+            return draw.sample(key, number)
+        times = perturbed if state.asked == 1 else 1
+        return draw.mutate(key, jax.tree.map(lambda x: np.stack([x] * times), state.best))
 
     def tell(state: _State, population: Arch, loss_A: np.ndarray) -> _State:
         best = int(np.argmin(loss_A))
-        state = state._replace(asked=state.asked + 1)
-        if loss_A[best] < state.loss:
-            return state._replace(best=jax.tree.map(lambda x: x[best], population), loss=float(loss_A[best]))
-        return state
+        if state.best is None or loss_A[best] < state.loss:
+            state = state._replace(best=rows(population, best), loss=float(loss_A[best]))
+        return state._replace(asked=state.asked + 1)
 
-    return Strategy(lambda key: _State(key, 0, None, float("inf")), ask, tell)
+    return Strategy(number + perturbed + greedy, lambda key: _State(key, 0, None, float("inf")), ask, tell)
