@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ class Rank(Workdir):
 
 
 def _search(run: Run) -> list[Path]:
-    run.train()
+    if run.config.generator != "standalone":
+        run.train()
     run.search()
     run.retrain()
     figures = run.report()
@@ -202,6 +204,7 @@ def set_up() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxhypernas" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
+    logging.getLogger("absl").setLevel(logging.ERROR)  # advice of libraries is nothing the user can act on here
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

@@ -54,6 +54,16 @@ PRESETS = {
         search=SearchConfig(),
         retrain=RetrainConfig(4, 48, TrainConfig(500, 64, architectures=1, learning_rate=1e-2)),
     ),
+    # NAS-Bench-201 at C=8, N=1 on CIFAR-10: minutes of training on two CPU cores (experiments/LOG.md).
+    "nasbench201": Config(
+        space="nasbench201",
+        generator="shared",
+        strategy="random",
+        data=DataConfig("cifar10", valid=0.02, pad=4, flip=True),
+        train=TrainConfig(steps=6000, batch=64, architectures=2, learning_rate=3e-3, every=200),
+        score=ScoreConfig(batch=32),
+        retrain=RetrainConfig(4, 24, TrainConfig(1000, 64, architectures=1, learning_rate=1e-2)),
+    ),
     # SMASHv1 (Brock et al. 2018, section 4.1): 100 epochs of batch 50; published error of the retrained winner 5.53 %.
     "smash-paper": Config(
         data=DataConfig("cifar10", valid=0.1, pad=4, flip=True),
@@ -64,6 +74,41 @@ PRESETS = {
         retrain=RetrainConfig(
             1, 50, dataclasses.replace(_PAPER_TRAIN, steps=270_000, optimizer="sgd", learning_rate=0.1)
         ),
+    ),
+    # Graph hypernetwork (Zhang et al. 2019): trained on cells of 7 nodes, 18 cells of 17 nodes searched and the top 10
+    # trained; published error 2.84 % (its training settings were not found: these are SMASH's).
+    "ghn-paper": Config(
+        space="ghn",
+        generator="ghn",
+        strategy="random",
+        data=DataConfig("cifar10", valid=0.1, pad=4, flip=True),
+        cells=CellConfig(channels=32, cells=6, nodes=17, train_nodes=7),
+        train=_PAPER_TRAIN,
+        search=SearchConfig(number=1000),
+        retrain=RetrainConfig(
+            10, 100, dataclasses.replace(_PAPER_TRAIN, steps=45_000, optimizer="sgd", learning_rate=0.1)
+        ),
+    ),
+    # One-Shot (Bender et al. 2018): 10,000 steps, ghost batches of 32, path dropout; published top-10 accuracy 95.9 %.
+    "one_shot-paper": Config(
+        space="one_shot",
+        generator="shared",
+        strategy="random",
+        data=DataConfig("cifar10", valid=0.1, pad=4, flip=True),
+        cells=CellConfig(channels=32, cells=2),
+        train=TrainConfig(10_000, 32, 32, "sgd", 0.1, path_dropout=0.05, ghosts=32),
+        search=SearchConfig(number=20_000),
+        retrain=RetrainConfig(10, 50, TrainConfig(30_000, 64, 1, "sgd", 0.1)),
+    ),
+    # PNAS (Liu et al. 2018): every candidate trained for 20 epochs; published error of the retrained winner 3.41 %.
+    "pnas-paper": Config(
+        space="pnas",
+        generator="standalone",
+        strategy="progressive",
+        data=DataConfig("cifar10", valid=0.1, pad=4, flip=True),
+        cells=CellConfig(channels=24, cells=2),
+        search=SearchConfig(surrogate="lstm"),
+        retrain=RetrainConfig(1, 24, TrainConfig(7_000, 128, 1, "sgd", 0.01)),
     ),
 }
 

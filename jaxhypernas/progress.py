@@ -6,17 +6,24 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+INTERVAL = 30  # seconds between lines where standard error is no terminal
+
 
 class _Bar:
     def __init__(self, progress: Progress, task, unit: str):
         self._progress, self._task, self._unit = progress, task, unit
         self._work, self._began = 0, time.time()
+        self._told = self._began
 
     def advance(self, items: int, work: int, note: str = "") -> None:
         """Count items done, the work in them (in the bar's unit), and what to show beside them."""
         self._work += work
         rate = self._work / max(time.time() - self._began, 1e-9)
         self._progress.update(self._task, advance=items, note=note, rate=f"{rate:,.0f} {self._unit}/s")
+        if not self._progress.console.is_terminal and time.time() - self._told > INTERVAL:
+            self._told, task = time.time(), self._progress.tasks[self._task]
+            done = f"{task.completed:.0f}/{task.total:.0f}"
+            self._progress.print(f"{task.description} {done} {note} {task.fields['rate']}", soft_wrap=True)
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def make_retrain(
         )
         state = init_state(generator, optimizer, jax.random.fold_in(key, seed))
         state, _ = run(state, images, jnp.int32(config.steps))
-        return tuple(score_one(target, generator, state.phi, batches, arch) for batches in (valid, test))
+        return tuple(score_one(target, generator, (state.phi, batches), arch) for batches in (valid, test))
 
     def local(replicated, candidates):
         return map_candidates(lambda candidate: one(replicated, candidate), candidates, 1)

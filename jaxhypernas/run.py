@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import json
 import time
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -27,12 +28,12 @@ from jaxhypernas.generators import GENERATORS
 from jaxhypernas.mesh import ARCH, make_mesh
 from jaxhypernas.predict import bind, default_chunk, mean_candidates, mean_over_mesh
 from jaxhypernas.retrain import make_retrain
-from jaxhypernas.score import make_batches, make_score
+from jaxhypernas.score import make_batches, make_score, score_one
 from jaxhypernas.spaces import SPACES
 from jaxhypernas.table import Table
 from jaxhypernas.targets import TARGETS
 from jaxhypernas.train import Images, TrainState, check_progress, init_state, make_optimizer, make_run
-from jaxhypernas.types import Arch, UserError
+from jaxhypernas.types import Arch, Generator, Scores, Space, Target, UserError
 
 ROUND = 32  # candidates scored between two shards
 
@@ -104,6 +105,26 @@ class Run:
         return GENERATORS[self.config.generator](self.config, self.space, self.target)
 
     @cached_property
+    def _trained(self) -> tuple[Space, Target, Generator]:
+        """Space, target and generator of training: on smaller cells, where the configuration says so.
+
+        Raises:
+            UserError: the generator's parameters depend on the number of nodes.
+        """
+        cells = self.config.cells
+        if not cells.train_nodes:
+            return self.space, self.target, self.generator
+        config = replace(self.config, cells=replace(cells, nodes=cells.train_nodes))
+        shape = self.dataset.image, self.dataset.classes
+        space, target = SPACES[config.space](config, *shape), TARGETS[config.space](config, *shape)
+        generator = GENERATORS[config.generator](config, space, target)
+        if jax.eval_shape(generator.init, self.key) != jax.eval_shape(self.generator.init, self.key):
+            raise UserError(
+                f"cells.train_nodes: {config.generator}'s parameters depend on the number of nodes: set it to 0"
+            )
+        return space, target, generator
+
+    @cached_property
     def mesh(self):
         """All devices."""
         return make_mesh()
@@ -138,28 +159,44 @@ class Run:
     # --- training -----------------------------------------------------------------------------------------------
 
     def train(self) -> TrainState:
-        """Train the generator to the end, from the newest checkpoint if there is one."""
+        """Train the generator to the end, from the newest checkpoint if there is one.
+
+        Raises:
+            UserError: there is nothing to train, or a setting does not fit the space or the devices.
+        """
+        if self._from_scratch:
+            raise UserError("generator: standalone is not trained beforehand, each candidate is when it is scored")
         config, devices = self.config.train, self.mesh.shape[ARCH]
         if config.architectures % devices:
             raise UserError(f"train.architectures: {config.architectures} must be a multiple of the {devices} devices")
-        if config.path_dropout and self.space.paths is None:
+        if config.path_dropout and self._trained[0].paths is None:
             raise UserError(f"train.path_dropout: space {self.config.space} has no network of all paths: set it to 0")
-        optimizer = make_optimizer(config)
-        state = jax.eval_shape(partial(init_state, self.generator, optimizer), jax.random.fold_in(self.key, 0))
         checkpoints = Checkpoints(self.workdir / "checkpoints")
         try:
-            replicated = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
-            like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=replicated), state)
-            if restored := checkpoints.restore(like):
-                state = restored[1]
-            else:
-                start = jax.jit(partial(init_state, self.generator, optimizer), out_shardings=replicated)
-                state = start(jax.random.fold_in(self.key, 0))
-            return self._train_from(state, optimizer, checkpoints)
+            state = self._restored(checkpoints)
+            if state is None:
+                state = jax.jit(self._start, out_shardings=self._replicated)(jax.random.fold_in(self.key, 0))
+            return self._train_from(state, checkpoints)
         finally:
             checkpoints.close()
 
-    def _train_from(self, state: TrainState, optimizer, checkpoints: Checkpoints) -> TrainState:
+    @cached_property
+    def _replicated(self):
+        return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
+
+    def _start(self, key: jax.Array) -> TrainState:
+        return init_state(self.generator, make_optimizer(self.config.train), key)
+
+    def _restored(self, checkpoints: Checkpoints) -> TrainState | None:
+        """The newest state that is whole."""
+        like = jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self._replicated),
+            jax.eval_shape(self._start, self.key),
+        )
+        restored = checkpoints.restore(like)
+        return restored and restored[1]
+
+    def _train_from(self, state: TrainState, checkpoints: Checkpoints) -> TrainState:
         config, chunk = self.config.train, self.config.score.chunk or default_chunk()
         per_device = config.architectures // self.mesh.shape[ARCH]
         chunk = max(c for c in range(1, min(chunk, per_device) + 1) if per_device % c == 0)
@@ -171,13 +208,15 @@ class Run:
 
         def sample(key, progress):
             keys = jax.random.split(key, config.architectures)
-            if config.path_dropout and self.space.paths:
-                return jax.vmap(lambda k: self.space.paths(k, config.path_dropout * progress))(keys)
-            return jax.vmap(lambda k: self.space.sample(k, progress))(keys)
+            if config.path_dropout and space.paths:
+                return jax.vmap(lambda k: space.paths(k, config.path_dropout * progress))(keys)
+            return jax.vmap(lambda k: space.sample(k, progress))(keys)
 
-        logits = bind(self.target, self.generator)
-        decay = self.generator.decay
-        run = jax.jit(make_run(config, self.config.data, logits, decay, optimizer, sample, mean, config.every))
+        space, target, generator = self._trained
+        logits, optimizer = bind(target, generator), make_optimizer(config)
+        run = jax.jit(
+            make_run(config, self.config.data, logits, generator.decay, optimizer, sample, mean, config.every)
+        )
         with progress.bar("train", config.steps, "images*candidates", start=int(state.step)) as bar:
             while (done := int(state.step)) < config.steps:
                 steps, began = min(config.every, config.steps - done), time.time()
@@ -210,26 +249,34 @@ class Run:
         Raises:
             UserError: training has not ended.
         """
-        optimizer = make_optimizer(self.config.train)
-        like = jax.eval_shape(partial(init_state, self.generator, optimizer), self.key)
-        replicated = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
-        like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=replicated), like)
         checkpoints = Checkpoints(self.workdir / "checkpoints")
-        restored = checkpoints.restore(like)
+        state = self._restored(checkpoints)
         checkpoints.close()
-        if restored is None or restored[0] < self.config.train.steps:
-            done = restored[0] if restored else 0
+        done = 0 if state is None else int(state.step)
+        if state is None or done < self.config.train.steps:
             raise UserError(
                 f"workdir: {self.workdir} has {done} of {self.config.train.steps} training steps: "
                 f"run jaxhypernas train --workdir {self.workdir}"
             )
-        return restored[1].phi
+        return state.phi
 
     # --- scoring ------------------------------------------------------------------------------------------------
 
+    @property
+    def _from_scratch(self) -> bool:
+        """Whether a candidate's score is its loss after training from scratch."""
+        return self.config.generator == "standalone"
+
     @cached_property
     def _score(self):
-        return make_score(self.target, self.generator, self.mesh, self.config.score.chunk or default_chunk())
+        chunk = self.config.score.chunk or default_chunk()
+        return make_score(partial(score_one, self.target, self.generator), self.mesh, chunk)
+
+    def _evaluate(self, population: Arch, ids: list[str]) -> Scores:
+        """Validation scores of canonical candidates."""
+        if self._from_scratch:
+            return self._train_each(population, ids)[0]
+        return self._score((self.phi, self._valid), population)
 
     @cached_property
     def _valid(self):
@@ -247,11 +294,12 @@ class Run:
         new = [i for i, x in enumerate(ids) if x not in known and ids.index(x) == i]
         if bar is not None:
             bar.advance(len(ids) - len(new), 0)
-        for start in range(0, len(new), ROUND):
-            picked = new[start : start + ROUND]
+        size = self.mesh.shape[ARCH] if self._from_scratch else ROUND
+        for start in range(0, len(new), size):
+            picked = new[start : start + size]
             part = jax.tree.map(lambda x, picked=picked: x[picked], population)
-            scores = self._score(self.phi, self._valid, part)
-            rows = self._rows(part, {"loss": scores.loss, "accuracy": scores.accuracy}, [ids[i] for i in picked])
+            scores = self._evaluate(part, [ids[i] for i in picked])
+            rows = self._rows(part, scores._asdict(), [ids[i] for i in picked])
             self.scores.append(rows)
             known.update((row["id"], row) for row in rows)
             if bar is not None:
@@ -304,16 +352,12 @@ class Run:
         wanted = [("top", row) for row in best[: config.top]] + [("sample", row) for row in sample]
         done = {(row["group"], row["id"]) for row in self.retrained.rows}
         missing = [(group, row) for group, row in wanted if (group, row["id"]) not in done]
-        retrain = make_retrain(config.train, self.config.data, self.target, self.mesh)
-        test = self.batches(self.dataset.test)
         per_candidate = config.train.steps * config.train.batch
         with progress.bar("retrain", len(wanted), "images*candidates", start=len(wanted) - len(missing)) as bar:
             for start in range(0, len(missing), self.mesh.shape[ARCH]):
                 part = missing[start : start + self.mesh.shape[ARCH]]
                 population = self.parse([row["arch"] for _, row in part])
-                seeds = np.array([int(row["id"][:7], 16) for _, row in part], np.int32)
-                key = jax.random.fold_in(self.key, 3)
-                valid, held = retrain(key, self.images, self._valid, test, population, seeds)
+                valid, held = self._train_each(population, [row["id"] for _, row in part])
                 self.retrained.append(
                     [
                         {
@@ -329,6 +373,20 @@ class Run:
                 )
                 bar.advance(len(part), len(part) * per_candidate, f"test accuracy {held.accuracy.mean():.3f}")
         return self.retrained.rows
+
+    @cached_property
+    def _retrain(self):
+        return make_retrain(self.config.retrain.train, self.config.data, self.target, self.mesh)
+
+    @cached_property
+    def _test(self):
+        return self.batches(self.dataset.test)
+
+    def _train_each(self, population: Arch, ids: list[str]) -> tuple[Scores, Scores]:
+        """Validation and test scores after training from scratch, of at most one candidate per device."""
+        seeds = np.array([int(x[:7], 16) for x in ids], np.int32)
+        key = jax.random.fold_in(self.key, 3)
+        return self._retrain(key, self.images, self._valid, self._test, population, seeds)
 
     def rank(self, arch: list[str], truth: np.ndarray) -> dict[str, stats.Ranking]:
         """How scores of these architectures rank against a truth (higher is better), beside parameters and FLOPs."""

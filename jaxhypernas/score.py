@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,8 +56,9 @@ def make_batches(split: data.Split, mean_C, std_C, batch: int) -> Batches:
     return Batches(x.reshape(number, size, *x.shape[1:]), y.reshape(number, size))
 
 
-def score_one(target: Target, generator: Generator, phi: Params, batches: Batches, arch: Arch) -> Scores:
+def score_one(target: Target, generator: Generator, replicated: tuple[Params, Batches], arch: Arch) -> Scores:
     """Loss and accuracy of one candidate, averaged over batches; its weights are generated once."""
+    phi, batches = replicated
     theta = generator.generate(phi, arch)
 
     def one_batch(batch):
@@ -68,25 +69,40 @@ def score_one(target: Target, generator: Generator, phi: Params, batches: Batche
     return jax.tree.map(jnp.mean, jax.lax.map(one_batch, batches))
 
 
-def make_score(
-    target: Target, generator: Generator, mesh: Mesh, chunk: int
-) -> Callable[[Params, Batches, Arch], Scores]:
-    """``score(phi, batches, population) -> Scores`` of NumPy arrays, for any number of candidates, with one program.
+def divergence_one(
+    target: Target, generator: Generator, whole: Arch, replicated: tuple[Params, jax.Array], arch: Arch
+) -> jax.Array:
+    """How far dropping the paths of a candidate moves predictions: One-Shot's confidence (Bender et al. 2018, 4.3).
+
+    The Kullback-Leibler divergences, both ways added, between predictions for x_BxHxWxC (published: 64 training images)
+    of the network of all paths, ``whole`` (`Space.paths` at rate 0), and the candidate; mean over images, in nats. No
+    labels are needed; lower means that the candidate keeps what the whole network has learned.
+    """
+    phi, x_BxHxWxC = replicated
+    one, other = (jax.nn.log_softmax(target.apply(generator.generate(phi, a), a, x_BxHxWxC)) for a in (whole, arch))
+    return ((jnp.exp(one) - jnp.exp(other)) * (one - other)).sum(-1).mean()
+
+
+def make_score(score: Callable[[Any, Arch], Any], mesh: Mesh, chunk: int) -> Callable[[Any, Arch], Any]:
+    """``score(replicated, population)`` for any number of candidates with one program; results as NumPy arrays.
 
     A call of the program takes ``chunk`` candidates per device; the last is filled up by repeating. There is nothing
     random in a score, and none depends on the others, their order or the number of devices.
+
+    Args:
+        score: (replicated, arch) -> a pytree of scalars, of one candidate; as `score_one` with its first arguments set.
     """
     call = mesh.shape[ARCH] * chunk
 
     def local(replicated, population):
-        return map_candidates(partial(score_one, target, generator, *replicated), population, chunk)
+        return map_candidates(partial(score, replicated), population, chunk)
 
     program = jax.jit(split_candidates(mesh, local))
 
-    def score(phi, batches, population):
+    def score_all(replicated, population):
         A = jax.tree.leaves(population)[0].shape[0]
         index = np.minimum(np.arange(-(-A // call) * call), A - 1).reshape(-1, call)
-        parts = [program((phi, batches), jax.tree.map(lambda x, i=i: np.asarray(x)[i], population)) for i in index]
-        return Scores(*(np.concatenate([np.asarray(p) for p in field])[:A] for field in zip(*parts, strict=True)))
+        parts = [program(replicated, jax.tree.map(lambda x, i=i: np.asarray(x)[i], population)) for i in index]
+        return jax.tree.map(lambda *p: np.concatenate([np.asarray(x) for x in p])[:A], *parts)
 
-    return score
+    return score_all

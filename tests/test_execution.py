@@ -14,7 +14,7 @@ from jaxhypernas.generators import GENERATORS
 from jaxhypernas.mesh import ARCH, DATA, make_mesh
 from jaxhypernas.predict import bind, map_candidates, mean_candidates, mean_over_mesh
 from jaxhypernas.retrain import make_retrain
-from jaxhypernas.score import make_batches, make_score
+from jaxhypernas.score import make_batches, make_score, score_one
 from jaxhypernas.spaces import SPACES
 from jaxhypernas.targets import TARGETS
 from jaxhypernas.train import Images, check_progress, init_state, make_optimizer, make_run
@@ -50,7 +50,8 @@ def scored(dataset):
     archs = population(space, 7)
 
     def score(devices, chunk, archs=archs):
-        return make_score(target, generator, mesh_of(devices), chunk)(phi, batches, archs)
+        one = partial(score_one, target, generator)
+        return make_score(one, mesh_of(devices), chunk)((phi, batches), archs)
 
     return score, archs, score(1, 1)
 

@@ -14,7 +14,7 @@ ROWS = (
     ("nn.py", "stats.py", "data.py", "checkpoint.py", "table.py", "progress.py"),
     ("spaces/",),
     ("targets/", "generators/", "search/"),
-    ("predict.py",),
+    ("predict.py", "conformance.py"),
     ("train.py", "score.py"),
     ("retrain.py", "report.py"),
     ("config.py",),

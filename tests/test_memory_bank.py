@@ -735,9 +735,7 @@ def test_smash_theta(case):
 
 def test_smash_weights_depend_on_the_architecture(case):
     skip_third_size(case)
-    generator = smash(
-        SmashConfig(stem=4, layers=(2, 2), growth=4), memory_bank_encoding(case.config), case.target
-    )
+    generator = smash(SmashConfig(stem=4, layers=(2, 2), growth=4), memory_bank_encoding(case.config), case.target)
     phi = generator.init(jax.random.key(0))
     generate = jax.jit(generator.generate)
     a, b = (generate(phi, rows(case.archs, i)) for i in (10, 11))

@@ -6,6 +6,7 @@ Prints, over the run's random sample: mean validation loss and accuracy, and how
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,7 +17,7 @@ from jaxhypernas.cli import set_up
 from jaxhypernas.generators import memory_bank_encoding, smash
 from jaxhypernas.predict import default_chunk
 from jaxhypernas.run import Run
-from jaxhypernas.score import make_score
+from jaxhypernas.score import make_score, score_one
 from jaxhypernas.stats import format_report, rank_report
 from jaxhypernas.types import UserError
 
@@ -29,8 +30,8 @@ class Args:
 def main(args: Args) -> None:
     run = Run(args.workdir)
     rows = [row for row in run.retrained.rows if row["group"] == "sample"]
-    if run.config.generator != "smash" or len(rows) < 3:
-        raise UserError("workdir: needs a finished search with generator smash")
+    if (run.config.generator, run.config.space) != ("smash", "memory_bank") or len(rows) < 3:
+        raise UserError("workdir: needs a finished search with generator smash on space memory_bank")
     archs = run.parse([row["arch"] for row in rows])
     others = jax.tree.map(lambda x: np.roll(x, 1, axis=0), archs)
 
@@ -41,12 +42,12 @@ def main(args: Args) -> None:
         decode=lambda w, pair: own.decode(w, pair[0]),
     )
     target = run.target._replace(apply=lambda theta, pair, x: run.target.apply(theta, pair[0], x))
-    generator = smash(run.config.smash, encoding, run.target.weight_spec)
-    score = make_score(target, generator, run.mesh, default_chunk())
+    generator = smash(run.config.smash, encoding, run.target)
+    score = make_score(partial(score_one, target, generator), run.mesh, default_chunk())
     batches = run.batches(run.dataset.valid)
     result = {
-        "own encoding": score(run.phi, batches, (archs, archs)),
-        "another's encoding": score(run.phi, batches, (archs, others)),
+        "own encoding": score((run.phi, batches), (archs, archs)),
+        "another's encoding": score((run.phi, batches), (archs, others)),
     }
     for name, scores in result.items():
         print(f"{name}: loss {scores.loss.mean():.4f}, accuracy {scores.accuracy.mean():.4f}, {len(rows)} candidates")

@@ -17,7 +17,9 @@ SPACES = {
     "nasbench201": lambda config, image, classes: nasbench201(
         image, classes, config.cells.channels, config.cells.cells
     ),
-    "ghn": lambda config, image, classes: ghn(image, classes, *vars(config.cells).values()),
+    "ghn": lambda config, image, classes: ghn(
+        image, classes, config.cells.channels, config.cells.cells, config.cells.nodes
+    ),
     "pnas": lambda config, image, classes: pnas(image, classes, config.cells.channels, config.cells.cells),
     "one_shot": lambda config, image, classes: one_shot(image, classes, config.cells.channels, config.cells.cells),
 }

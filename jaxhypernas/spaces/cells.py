@@ -32,10 +32,11 @@ class CellConfig:
     channels: int = 16  # C: of the first stage
     cells: int = 5  # N: per stage; in projected stacks a later stage's first is the reduction cell
     nodes: int = 7  # of a cell, where the space leaves it open (ghn)
+    train_nodes: int = 0  # ... and of those that the generator is trained on; 0: as many
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            if value < 1:
+            if value < (name != "train_nodes"):
                 raise UserError(f"cells.{name}: {value} must be at least 1")
 
 
@@ -120,8 +121,8 @@ def live(structure: CellStructure, arch: CellArch) -> tuple[np.ndarray, np.ndarr
 
     Inputs of a cell are live in the sense that some live node, or the output, reads them.
     """
-    op, read, out = (np.asarray(x) > 0 for x in arch)
-    active = op.any(-1)
+    op, read, out = (np.array(x, bool) for x in arch)
+    active = np.asarray(op.any(-1))
     reached = np.zeros(out.shape, bool)
     reached[..., : structure.inputs] = True
     from_input = np.zeros(active.shape, bool)

@@ -67,7 +67,7 @@ def mutate(key: jax.Array, arch: CellArch) -> CellArch:
     """Another op on one edge."""
     edge_key, op_key = jax.random.split(key)
     edge = jax.random.randint(edge_key, (), 0, 6)
-    old_6 = choices(arch)
+    old_6 = jnp.asarray(choices(arch))
     return from_choices(old_6.at[edge].set((old_6[edge] + jax.random.randint(op_key, (), 1, 5, jnp.int32)) % 5))
 
 

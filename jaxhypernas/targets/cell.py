@@ -42,7 +42,7 @@ def cell_network(structure: CellStructure, config: CellConfig, image: tuple[int,
             if own
         }
 
-    weight_spec = {
+    weight_spec: dict = {
         "stem": leaf(3, 3, image[2], width * channels[0]),
         "cells": [stage(s) for s in range(STAGES)],
         "head": leaf(width * channels[-1], classes),
@@ -73,7 +73,7 @@ def cell_network(structure: CellStructure, config: CellConfig, image: tuple[int,
                 inputs = before if residual else [_project(b, p) for b, p in zip(before, w["project"], strict=True)]
                 states = _cell(structure, arch, w["cell"], inputs)
                 if residual:
-                    out = sum(o.astype(x.dtype) * state for o, state in zip(arch.out_S, states, strict=True))
+                    out = jnp.tensordot(arch.out_S.astype(x.dtype), jnp.stack(states), 1)
                 else:
                     out = jnp.concatenate(states[structure.inputs :], -1)
                 return (out, *before[:-1]), None
