@@ -22,8 +22,8 @@ from jaxhypernas.targets import TARGETS, cell_network
 from jaxhypernas.train import TrainConfig
 
 OPS = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3", "max_pool_3x3")  # names in targets.OPS, where you can add more
-STRUCTURE = CellStructure(OPS, inputs=1, write_N=(1, 2, 3), stack="residual")
-CHAIN = DagConfig("residual", STRUCTURE, block=1, reads=2, ops=1, loose=True)
+STRUCTURE = CellStructure(OPS, inputs=1, write_N=(1, 2, 3), reads=2, ops_at_once=1, stack="residual")
+CHAIN = DagConfig("residual", STRUCTURE, block=1, loose=True)
 
 SPACES["residual"] = lambda config, image, classes: dag_space(CHAIN, config.cells, image, classes)
 TARGETS["residual"] = lambda config, image, classes: cell_network(STRUCTURE, config.cells, image, classes)

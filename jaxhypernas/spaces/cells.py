@@ -54,6 +54,8 @@ class CellStructure(NamedTuple):
     ops: tuple[str, ...]  # names in OP_COSTS, and in the target's ops
     inputs: int  # 1: the cell before; 2: the one before that, too
     write_N: tuple[int, ...]  # the state that each node writes, never falling
+    reads: int  # states that a node reads at most; one that applies an op reads one at least
+    ops_at_once: int  # ops that it applies at most
     stack: Literal["residual", "projected"]
     # residual (NAS-Bench-201): output states are added; between stages a residual block halves the resolution.
     # projected (NASNet): all written states are concatenated; a 1x1 brings each input of a cell to C channels; the
@@ -63,6 +65,11 @@ class CellStructure(NamedTuple):
     def states(self) -> int:
         """S."""
         return max(self.write_N) + 1
+
+    @property
+    def relaxed(self) -> "CellStructure":
+        """That of the one-shot network: nodes read and apply anything at once."""
+        return self._replace(reads=self.states, ops_at_once=len(self.ops))
 
     @property
     def written(self) -> int:

@@ -22,8 +22,6 @@ class DagConfig(NamedTuple):
     name: str
     structure: CellStructure
     block: int  # nodes per block, all of which write one state; their order means nothing
-    reads: int  # states that a node reads at most
-    ops: int  # ops that it applies at most
     loose: bool  # the output is made of the states that nothing reads (else of all blocks)
 
 
@@ -36,8 +34,8 @@ def dag_space(dag: DagConfig, config: CellConfig, image: tuple[int, int, int], c
     check_image(image)
     levels = range(1, dag.structure.written + 1)
     size = [math.comb(len(_node_options(dag, level)) + dag.block - 1, dag.block) for level in levels]
-    per_node = (dag.structure.states,) + (dag.structure.states + 1,) * (dag.reads - 1)
-    per_node += (len(dag.structure.ops),) + (len(dag.structure.ops) + 1,) * (dag.ops - 1)
+    per_node = (dag.structure.states,) + (dag.structure.states + 1,) * (dag.structure.reads - 1)
+    per_node += (len(dag.structure.ops),) + (len(dag.structure.ops) + 1,) * (dag.structure.ops_at_once - 1)
     return Space(
         name=dag.name,
         sample=partial(sample, dag),
@@ -53,7 +51,7 @@ def dag_space(dag: DagConfig, config: CellConfig, image: tuple[int, int, int], c
             children=partial(children, dag),
             tokens=partial(tokens, dag),
             vocabulary=per_node * dag.block,
-            kinds=((0,) * dag.reads + (1,) * dag.ops) * dag.block,
+            kinds=((0,) * dag.structure.reads + (1,) * dag.structure.ops_at_once) * dag.block,
         ),
         paths=partial(paths, dag),
     )
@@ -83,8 +81,8 @@ def sample(dag: DagConfig, key: jax.Array, progress: jax.Array | float = 1.0) ->
     read_key, op_key = jax.random.split(key)
     N, O, S = len(dag.structure.write_N), len(dag.structure.ops), dag.structure.states  # noqa: E741
     earlier_NxS = jnp.arange(S)[None] < jnp.array(dag.structure.write_N)[:, None]
-    read_NxS = _some(read_key, earlier_NxS.astype(jnp.int32), dag.reads)
-    return with_output(dag, _some(op_key, jnp.ones((N, O), jnp.int32), dag.ops), read_NxS)
+    read_NxS = _some(read_key, earlier_NxS.astype(jnp.int32), dag.structure.reads)
+    return with_output(dag, _some(op_key, jnp.ones((N, O), jnp.int32), dag.structure.ops_at_once), read_NxS)
 
 
 def paths(dag: DagConfig, key: jax.Array, rate: jax.Array) -> CellArch:
@@ -123,7 +121,7 @@ def _node_options(dag, level):
     """All (reads, ops) of a node of this block, as tuples of indices."""
     states, ops = range(dag.structure.inputs + level - 1), range(len(dag.structure.ops))
     sets = lambda of, most: [c for n in range(1, most + 1) for c in combinations(of, n)]  # noqa: E731
-    return list(product(sets(states, dag.reads), sets(ops, dag.ops)))
+    return list(product(sets(states, dag.structure.reads), sets(ops, dag.structure.ops_at_once)))
 
 
 def children(dag: DagConfig, population: CellArch | None, level: int) -> CellArch:
@@ -151,7 +149,7 @@ def children(dag: DagConfig, population: CellArch | None, level: int) -> CellArc
 def tokens(dag: DagConfig, population: CellArch, level: int) -> np.ndarray:
     """Per node: its reads, then its ops, lowest first; from the second on counted from 1, with 0 for none."""
     fields = []
-    for rows, most in ((population.read_NxS, dag.reads), (population.op_NxO, dag.ops)):
+    for rows, most in ((population.read_NxS, dag.structure.reads), (population.op_NxO, dag.structure.ops_at_once)):
         rows = np.asarray(rows)[:, : level * dag.block]
         order = np.argsort(1 - rows, -1, kind="stable")[..., :most]
         chosen = np.take_along_axis(rows, order, -1)
@@ -192,8 +190,9 @@ def from_string(dag: DagConfig, text: str) -> CellArch:
         legal = [str(s) for s in range(dag.structure.write_N[n])]
         if not set(reads) <= set(legal):
             raise UserError(f"arch: node {n} reads {','.join(reads)[:40]!r}: states 0 to {legal[-1]} come before it")
-        if len(set(reads)) > dag.reads or len(set(ops)) > dag.ops:
-            raise UserError(f"arch: node {n} may read {dag.reads} states and apply {dag.ops} ops at most")
+        if len(set(reads)) > dag.structure.reads or len(set(ops)) > dag.structure.ops_at_once:
+            most = f"read {dag.structure.reads} states and apply {dag.structure.ops_at_once} ops"
+            raise UserError(f"arch: node {n} may {most} at most")
         op_NxO[n, [names.index(o) for o in ops]] = 1
         read_NxS[n, [int(s) for s in reads]] = 1
     return with_output(dag, op_NxO, read_NxS)

@@ -25,8 +25,8 @@ OPS = (
 
 def dag(nodes: int) -> DagConfig:
     """Cells of so many nodes."""
-    structure = CellStructure(OPS, inputs=1, write_N=tuple(range(1, nodes + 1)), stack="residual")
-    return DagConfig("ghn", structure, block=1, reads=2, ops=1, loose=True)
+    structure = CellStructure(OPS, 1, write_N=tuple(range(1, nodes + 1)), reads=2, ops_at_once=1, stack="residual")
+    return DagConfig("ghn", structure, block=1, loose=True)
 
 
 def ghn(

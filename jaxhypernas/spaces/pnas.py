@@ -17,8 +17,8 @@ OPS = (
     "max_pool_3x3",
     "dil_conv_3x3",
 )
-STRUCTURE = CellStructure(OPS, inputs=2, write_N=tuple(2 + n // 2 for n in range(10)), stack="projected")
-DAG = DagConfig("pnas", STRUCTURE, block=2, reads=1, ops=1, loose=False)
+STRUCTURE = CellStructure(OPS, 2, tuple(2 + n // 2 for n in range(10)), reads=1, ops_at_once=1, stack="projected")
+DAG = DagConfig("pnas", STRUCTURE, block=2, loose=False)
 
 PNASNET_5 = (
     "sep_conv_5x5(1);max_pool_3x3(1);sep_conv_7x7(0);max_pool_3x3(0);sep_conv_5x5(0);sep_conv_3x3(0);"

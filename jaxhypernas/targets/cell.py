@@ -6,6 +6,8 @@ Stem (3x3, BatchNorm), three stages of cells, BatchNorm, ReLU, global mean, line
    inside it, and what it pools is brought to C channels by the 1x1 that every cell has (no factorised reduction).
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,9 +75,9 @@ def cell_network(structure: CellStructure, config: CellConfig, image: tuple[int,
                 inputs = before if residual else [_project(b, p) for b, p in zip(before, w["project"], strict=True)]
                 states = _cell(structure, arch, w["cell"], inputs)
                 if residual:
-                    out = jnp.tensordot(arch.out_S.astype(x.dtype), jnp.stack(states), 1)
+                    out = jnp.tensordot(arch.out_S.astype(x.dtype), states, 1)
                 else:
-                    out = jnp.concatenate(states[structure.inputs :], -1)
+                    out = jnp.concatenate(list(states[structure.inputs :]), -1)
                 return (out, *before[:-1]), None
 
             xs = {"cell": theta["cells"][s]}
@@ -89,32 +91,81 @@ def cell_network(structure: CellStructure, config: CellConfig, image: tuple[int,
 
 
 def _cell(structure, arch, w, inputs):
-    """All states of one cell."""
+    """All states of one cell, S x B x H x W x C."""
+    x = inputs[0]
+    states = jnp.stack([*inputs, *[jnp.zeros_like(x)] * structure.written])
+    weight_NxR, read_NxR = lax.top_k(arch.read_NxS, structure.reads)
+    nodes = {
+        "op": arch.op_NxO,
+        "chosen": jnp.where(arch.op_NxO.max(1) > 0, arch.op_NxO.argmax(1), len(structure.ops)),
+        "read": read_NxR,
+        "weight": weight_NxR.astype(x.dtype),
+        "write": jnp.array(structure.write_N, jnp.int32),
+    }
+    return lax.scan(lambda states, node: (_node(structure, states, *node), None), states, (w, nodes))[0]
 
-    def apply_node(w, op_O, x):
-        y = jnp.zeros_like(x)
-        for o, name in enumerate(structure.ops):
-            add = lambda y, name=name: y + OPS[name].apply(w.get(name, {}), x)  # noqa: E731
-            y = lax.cond(op_O[o] > 0, add, lambda y: y, y)
-        return y
 
-    # Recomputed in the backward pass: what it would store is stored for ops that aren't chosen, too.
-    apply_node = jax.checkpoint(apply_node)
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _node(structure, states, w, node):
+    """The states after one node. Its own VJP: states are added to in place in both directions, and nothing is kept of
+    the ops but what they read: what autodiff keeps, it keeps for ops that aren't chosen, too."""
+    return _node_fwd(structure, states, w, node)[0]
 
-    def step(states, node):
-        x = jnp.zeros_like(states[0])
-        for s in range(structure.states - 1):
-            x = lax.cond(node["read"][s] > 0, lambda x, y: x + y, lambda x, y: x, x, states[s])
-        y = apply_node(node["w"], node["op"], x)
-        written = [
-            lax.cond(node["write"] == s, lambda a, b: a + b, lambda a, b: a, states[s], y)
-            for s in range(structure.inputs, structure.states)
-        ]
-        return (*states[: structure.inputs], *written), None
 
-    nodes = {"w": w, "op": arch.op_NxO, "read": arch.read_NxS, "write": jnp.array(structure.write_N, jnp.int32)}
-    states = (*inputs, *(jnp.zeros_like(inputs[0]) for _ in range(structure.written)))
-    return lax.scan(step, states, nodes)[0]
+def _node_fwd(structure, states, w, node):
+    if structure.reads == 1:
+        x = states[node["read"][0]]
+    else:
+        x = sum(node["weight"][r] * states[node["read"][r]] for r in range(structure.reads))
+    return states.at[node["write"]].add(_ops(structure, w, node, x)), (w, node, x)
+
+
+def _node_bwd(structure, residuals, g_states):
+    w, node, x = residuals
+    g_w, g_x = _ops_vjp(structure, w, node, x, g_states[node["write"]])
+    for r in range(structure.reads):
+        g_states = g_states.at[node["read"][r]].add(g_x if structure.reads == 1 else node["weight"][r] * g_x)
+    return g_states, g_w, None
+
+
+_node.defvjp(_node_fwd, _node_bwd)
+
+
+def _ops(structure, w, node, x):
+    """The sum of a node's ops: one branch if it has one op at most, else a branch for each."""
+    branches = [partial(_op, name) for name in structure.ops]
+    if structure.ops_at_once == 1:
+        return lax.switch(node["chosen"], [*branches, lambda w, x: jnp.zeros_like(x)], w, x)
+    y = jnp.zeros_like(x)
+    for on, branch in zip(node["op"], branches, strict=True):
+        y = lax.cond(on > 0, lambda y, w, x, f=branch: y + f(w, x), lambda y, w, x: y, y, w, x)
+    return y
+
+
+def _ops_vjp(structure, w, node, x, g):
+    """Gradients with respect to w and x."""
+    branches = [partial(_op_vjp, name) for name in structure.ops]
+    zero = jax.tree.map(jnp.zeros_like, (w, x))
+    if structure.ops_at_once == 1:
+        return lax.switch(node["chosen"], [*branches, lambda w, x, g: zero], w, x, g)
+    total = zero
+    for on, branch in zip(node["op"], branches, strict=True):
+        total = lax.cond(
+            on > 0,
+            lambda total, *args, f=branch: jax.tree.map(jnp.add, total, f(*args)),
+            lambda total, *args: total,
+            total,
+            *(w, x, g),
+        )
+    return total
+
+
+def _op(name, w, x):
+    return OPS[name].apply(w.get(name, {}), x)
+
+
+def _op_vjp(name, w, x, g):
+    return jax.vjp(partial(_op, name), w, x)[1](g)
 
 
 def _reduce(w, x):
