@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import json
 import time
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -21,24 +20,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxhypernas import config as configs
-from jaxhypernas import data, progress, report, search, stats
+from jaxhypernas import progress, report, search, stats
 from jaxhypernas.checkpoint import Checkpoints
+from jaxhypernas.components import Components
 from jaxhypernas.config import Config
-from jaxhypernas.generators import GENERATORS
-from jaxhypernas.mesh import ARCH, make_mesh
+from jaxhypernas.mesh import ARCH
 from jaxhypernas.predict import bind, default_chunk, mean_candidates, mean_over_mesh
 from jaxhypernas.retrain import make_retrain
-from jaxhypernas.score import make_batches, make_score, score_one
-from jaxhypernas.spaces import SPACES
+from jaxhypernas.score import make_score, score_one
 from jaxhypernas.table import Table
-from jaxhypernas.targets import TARGETS
-from jaxhypernas.train import Images, TrainState, check_progress, init_state, make_optimizer, make_run
-from jaxhypernas.types import Arch, Generator, Scores, Space, Target, UserError
+from jaxhypernas.train import TrainState, check_progress, init_state, make_optimizer, make_run
+from jaxhypernas.types import Arch, Scores, UserError
 
 ROUND = 32  # candidates scored between two shards
 
 
-class Run:
+class Run(Components):
     """Opens or begins the run of a work directory.
 
     Args:
@@ -63,7 +60,7 @@ class Run:
             raise UserError(
                 f"workdir: {self.workdir} holds no run: begin one with jaxhypernas train --workdir {self.workdir}"
             )
-        self.config = config
+        super().__init__(config)
         self._check()
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
@@ -78,73 +75,6 @@ class Run:
         strategy, limits = self.strategy, (self.config.search.max_params, self.config.search.max_flops)
         if any(limits) and not (self.workdir / "config.json").exists():
             strategy.ask(strategy.init(self.key))  # some candidates fit the budget
-
-    @cached_property
-    def dataset(self) -> data.Dataset:
-        """The images, split."""
-        return data.load(self.config.data, self.config.seed)
-
-    @cached_property
-    def space(self):
-        """The search space."""
-        return SPACES[self.config.space](self.config, self.dataset.image, self.dataset.classes)
-
-    @cached_property
-    def strategy(self):
-        """The search."""
-        return search.STRATEGIES[self.config.strategy](self.space, self.config.search)
-
-    @cached_property
-    def target(self):
-        """The family of networks."""
-        return TARGETS[self.config.space](self.config, self.dataset.image, self.dataset.classes)
-
-    @cached_property
-    def generator(self):
-        """What writes their weights."""
-        return GENERATORS[self.config.generator](self.config, self.space, self.target)
-
-    @cached_property
-    def _trained(self) -> tuple[Space, Target, Generator]:
-        """Space, target and generator of training: on smaller cells, where the configuration says so.
-
-        Raises:
-            UserError: the generator's parameters depend on the number of nodes.
-        """
-        cells = self.config.cells
-        if not cells.train_nodes:
-            return self.space, self.target, self.generator
-        config = replace(self.config, cells=replace(cells, nodes=cells.train_nodes))
-        shape = self.dataset.image, self.dataset.classes
-        space, target = SPACES[config.space](config, *shape), TARGETS[config.space](config, *shape)
-        generator = GENERATORS[config.generator](config, space, target)
-        if jax.eval_shape(generator.init, self.key) != jax.eval_shape(self.generator.init, self.key):
-            raise UserError(
-                f"cells.train_nodes: {config.generator}'s parameters depend on the number of nodes: set it to 0"
-            )
-        return space, target, generator
-
-    @cached_property
-    def mesh(self):
-        """All devices."""
-        return make_mesh()
-
-    @cached_property
-    def images(self) -> Images:
-        """The training split, the same on every device."""
-        split = self.dataset.train
-        arrays = (split.x_NxHxWxC, split.y_N, self.dataset.mean_C, self.dataset.std_C)
-        replicated = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
-        return Images(*(jax.device_put(a, replicated) for a in arrays))
-
-    def batches(self, split: data.Split):
-        """Batches to score on."""
-        return make_batches(split, self.dataset.mean_C, self.dataset.std_C, self.config.score.batch)
-
-    @cached_property
-    def key(self) -> jax.Array:
-        """Where all randomness starts."""
-        return jax.random.key(self.config.seed)
 
     @cached_property
     def scores(self) -> Table:
@@ -169,20 +99,14 @@ class Run:
         config, devices = self.config.train, self.mesh.shape[ARCH]
         if config.architectures % devices:
             raise UserError(f"train.architectures: {config.architectures} must be a multiple of the {devices} devices")
-        if config.path_dropout and self._trained[0].paths is None:
-            raise UserError(f"train.path_dropout: space {self.config.space} has no network of all paths: set it to 0")
         checkpoints = Checkpoints(self.workdir / "checkpoints")
         try:
             state = self._restored(checkpoints)
             if state is None:
-                state = jax.jit(self._start, out_shardings=self._replicated)(jax.random.fold_in(self.key, 0))
+                state = jax.jit(self._start, out_shardings=self.replicated)(jax.random.fold_in(self.key, 0))
             return self._train_from(state, checkpoints)
         finally:
             checkpoints.close()
-
-    @cached_property
-    def _replicated(self):
-        return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
 
     def _start(self, key: jax.Array) -> TrainState:
         return init_state(self.generator, make_optimizer(self.config.train), key)
@@ -190,7 +114,7 @@ class Run:
     def _restored(self, checkpoints: Checkpoints) -> TrainState | None:
         """The newest state that is whole."""
         like = jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self._replicated),
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self.replicated),
             jax.eval_shape(self._start, self.key),
         )
         restored = checkpoints.restore(like)
@@ -212,7 +136,7 @@ class Run:
                 return jax.vmap(lambda k: space.paths(k, config.path_dropout * progress))(keys)
             return jax.vmap(lambda k: space.sample(k, progress))(keys)
 
-        space, target, generator = self._trained
+        space, target, generator = self.trained
         logits, optimizer = bind(target, generator), make_optimizer(config)
         run = jax.jit(
             make_run(config, self.config.data, logits, generator.decay, optimizer, sample, mean, config.every)
@@ -276,11 +200,7 @@ class Run:
         """Validation scores of canonical candidates."""
         if self._from_scratch:
             return self._train_each(population, ids)[0]
-        return self._score((self.phi, self._valid), population)
-
-    @cached_property
-    def _valid(self):
-        return self.batches(self.dataset.valid)
+        return self._score((self.phi, self.valid), population)
 
     @cached_property
     def _canonical(self):
@@ -304,7 +224,7 @@ class Run:
             known.update((row["id"], row) for row in rows)
             if bar is not None:
                 best = min(row["loss"] for row in self.scores.rows)
-                bar.advance(len(picked), len(picked) * self._valid.y_TxB.size, f"best {best:.3f}")
+                bar.advance(len(picked), len(picked) * self.valid.y_TxB.size, f"best {best:.3f}")
         return [known[x] for x in ids]
 
     def score_bar(self, total: int):
@@ -378,15 +298,11 @@ class Run:
     def _retrain(self):
         return make_retrain(self.config.retrain.train, self.config.data, self.target, self.mesh)
 
-    @cached_property
-    def _test(self):
-        return self.batches(self.dataset.test)
-
     def _train_each(self, population: Arch, ids: list[str]) -> tuple[Scores, Scores]:
         """Validation and test scores after training from scratch, of at most one candidate per device."""
         seeds = np.array([int(x[:7], 16) for x in ids], np.int32)
         key = jax.random.fold_in(self.key, 3)
-        return self._retrain(key, self.images, self._valid, self._test, population, seeds)
+        return self._retrain(key, self.images, self.valid, self.test, population, seeds)
 
     def rank(self, arch: list[str], truth: np.ndarray) -> dict[str, stats.Ranking]:
         """How scores of these architectures rank against a truth (higher is better), beside parameters and FLOPs."""
@@ -402,8 +318,8 @@ class Run:
         setting = (
             f"{d.name}: {len(d.train.y_N)} training, {len(d.valid.y_N)} held-out, {len(d.test.y_N)} test images; "
             f"space {c.space}, generator {c.generator} ({c.train.steps} steps), strategy {c.strategy}; "
-            f"BatchNorm by statistics of the evaluated batch ({self._valid.y_TxB.shape[1]} images, "
-            f"{self._valid.y_TxB.shape[0]} batches); one seed ({c.seed}); retraining {c.retrain.train.steps} steps; "
+            f"BatchNorm by statistics of the evaluated batch ({self.valid.y_TxB.shape[1]} images, "
+            f"{self.valid.y_TxB.shape[0]} batches); one seed ({c.seed}); retraining {c.retrain.train.steps} steps; "
             f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)."
         )
         return report.write(self.workdir, "Search report", setting, self.scores.rows, self.retrained.rows)

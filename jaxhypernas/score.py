@@ -77,9 +77,15 @@ def divergence_one(
     The Kullback-Leibler divergences, both ways added, between predictions for x_BxHxWxC (published: 64 training images)
     of the network of all paths, ``whole`` (`Space.paths` at rate 0), and the candidate; mean over images, in nats. No
     labels are needed; lower means that the candidate keeps what the whole network has learned.
+
+    Raises:
+        UserError: the space has no network of all paths.
     """
+    if target.relaxed is None:
+        raise UserError("space: it has no network of all paths to compare candidates with")
     phi, x_BxHxWxC = replicated
-    one, other = (jax.nn.log_softmax(target.apply(generator.generate(phi, a), a, x_BxHxWxC)) for a in (whole, arch))
+    networks = ((target.relaxed, whole), (target.apply, arch))
+    one, other = (jax.nn.log_softmax(run(generator.generate(phi, a), a, x_BxHxWxC)) for run, a in networks)
     return ((jnp.exp(one) - jnp.exp(other)) * (one - other)).sum(-1).mean()
 
 

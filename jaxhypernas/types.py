@@ -89,6 +89,7 @@ class Target(NamedTuple):
     apply: Callable[[Params, Arch, jax.Array], jax.Array]  # (theta, arch, x_BxHxWxC) -> logits_BxL
     nodes: Any  # pytree like weight_spec of int arrays: the node that each slice along a leaf's first axes belongs to,
     # counted through the graphs of all stacked cells; of shape () where a leaf belongs to no node
+    relaxed: Callable[[Params, Arch, jax.Array], jax.Array] | None = None  # like apply, of what `Space.paths` gives
 
 
 class Generator(NamedTuple):

@@ -18,6 +18,7 @@ ROWS = (
     ("train.py", "score.py"),
     ("retrain.py", "report.py"),
     ("config.py",),
+    ("components.py",),
     ("run.py",),
     ("cli.py", "__init__.py"),
     ("__main__.py",),

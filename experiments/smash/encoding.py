@@ -44,7 +44,7 @@ def main(args: Args) -> None:
     target = run.target._replace(apply=lambda theta, pair, x: run.target.apply(theta, pair[0], x))
     generator = smash(run.config.smash, encoding, run.target)
     score = make_score(partial(score_one, target, generator), run.mesh, default_chunk())
-    batches = run.batches(run.dataset.valid)
+    batches = run.valid
     result = {
         "own encoding": score((run.phi, batches), (archs, archs)),
         "another's encoding": score((run.phi, batches), (archs, others)),

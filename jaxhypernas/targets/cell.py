@@ -28,6 +28,40 @@ def cell_network(structure: CellStructure, config: CellConfig, image: tuple[int,
         reduce[s - 1] (residual): a, b: 3 x 3 kernels, skip: a 1x1. project[s] (projected): cells x I x G*c x c.
         head, bias: G*4C x classes, classes.
     """
+    residual = structure.stack == "residual"
+    width = 1 if residual else structure.written
+    weight_spec, nodes = _weights(structure, config, image, classes)
+
+    def apply(structure: CellStructure, theta: Params, arch: CellArch, x_BxHxWxC: jax.Array) -> jax.Array:
+        x = nn.batch_norm(nn.conv(x_BxHxWxC, theta["stem"]))
+        before = (x,) * structure.inputs  # the outputs of the last cells, newest first
+        for s in range(STAGES):
+            if s > 0 and residual:
+                before = (_reduce(theta["reduce"][s - 1], before[0]),)
+            elif s > 0:
+                before = tuple(_halve(b, width * config.channels * 2**s) for b in before)
+
+            def step(before, w, s=s):
+                inputs = before if residual else [_project(b, p) for b, p in zip(before, w["project"], strict=True)]
+                states = _cell(structure, arch, w["cell"], inputs)
+                if residual:
+                    out = jnp.tensordot(arch.out_S.astype(x.dtype), states, 1)
+                else:
+                    out = jnp.concatenate(list(states[structure.inputs :]), -1)
+                return (out, *before[:-1]), None
+
+            xs = {"cell": theta["cells"][s]}
+            if not residual:
+                xs["project"] = theta["project"][s]
+            before, _ = lax.scan(step, before, xs)
+        x_BxC = jax.nn.relu(nn.batch_norm(before[0])).mean((1, 2))
+        return x_BxC @ theta["head"] + theta["bias"][None]
+
+    return Target(weight_spec, partial(apply, structure), nodes, partial(apply, structure.relaxed))
+
+
+def _weights(structure, config, image, classes):
+    """The target's weight_spec and nodes."""
     N, V = len(structure.write_N), structure.inputs + len(structure.write_N) + 1
     residual = structure.stack == "residual"
     width = 1 if residual else structure.written
@@ -61,33 +95,7 @@ def cell_network(structure: CellStructure, config: CellConfig, image: tuple[int,
         cells = s * config.cells + np.arange(config.cells)
         ids = cells[:, None] * V + structure.inputs + np.arange(N)[None]
         nodes["cells"][s] = jax.tree.map(lambda _, ids=ids: ids.astype(np.int32), nodes["cells"][s])
-
-    def apply(theta: Params, arch: CellArch, x_BxHxWxC: jax.Array) -> jax.Array:
-        x = nn.batch_norm(nn.conv(x_BxHxWxC, theta["stem"]))
-        before = (x,) * structure.inputs  # the outputs of the last cells, newest first
-        for s in range(STAGES):
-            if s > 0 and residual:
-                before = (_reduce(theta["reduce"][s - 1], before[0]),)
-            elif s > 0:
-                before = tuple(_halve(b, width * channels[s]) for b in before)
-
-            def step(before, w, s=s):
-                inputs = before if residual else [_project(b, p) for b, p in zip(before, w["project"], strict=True)]
-                states = _cell(structure, arch, w["cell"], inputs)
-                if residual:
-                    out = jnp.tensordot(arch.out_S.astype(x.dtype), states, 1)
-                else:
-                    out = jnp.concatenate(list(states[structure.inputs :]), -1)
-                return (out, *before[:-1]), None
-
-            xs = {"cell": theta["cells"][s]}
-            if not residual:
-                xs["project"] = theta["project"][s]
-            before, _ = lax.scan(step, before, xs)
-        x_BxC = jax.nn.relu(nn.batch_norm(before[0])).mean((1, 2))
-        return x_BxC @ theta["head"] + theta["bias"][None]
-
-    return Target(weight_spec, apply, nodes)
+    return weight_spec, nodes
 
 
 def _cell(structure, arch, w, inputs):

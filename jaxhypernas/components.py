@@ -1,0 +1,107 @@
+"""What a configuration names, built when it is first used: data, space, target, generator, strategy, mesh."""
+
+from dataclasses import replace
+from functools import cached_property
+
+import jax
+
+from jaxhypernas import data, search
+from jaxhypernas.config import Config
+from jaxhypernas.generators import GENERATORS
+from jaxhypernas.mesh import make_mesh
+from jaxhypernas.score import Batches, make_batches
+from jaxhypernas.spaces import SPACES
+from jaxhypernas.targets import TARGETS
+from jaxhypernas.train import Images
+from jaxhypernas.types import Generator, Space, Target, UserError
+
+
+class Components:
+    """The parts of a run."""
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    @cached_property
+    def dataset(self) -> data.Dataset:
+        """The images, split."""
+        return data.load(self.config.data, self.config.seed)
+
+    @cached_property
+    def space(self):
+        """The search space."""
+        return SPACES[self.config.space](self.config, self.dataset.image, self.dataset.classes)
+
+    @cached_property
+    def strategy(self):
+        """The search."""
+        return search.STRATEGIES[self.config.strategy](self.space, self.config.search)
+
+    @cached_property
+    def target(self):
+        """The family of networks."""
+        return TARGETS[self.config.space](self.config, self.dataset.image, self.dataset.classes)
+
+    @cached_property
+    def generator(self):
+        """What writes their weights."""
+        return GENERATORS[self.config.generator](self.config, self.space, self.target)
+
+    @cached_property
+    def trained(self) -> tuple[Space, Target, Generator]:
+        """Space, target and generator of training: on smaller cells or dropped paths, where the configuration says so.
+
+        Raises:
+            UserError: the space has no network of all paths, or the generator depends on the number of nodes.
+        """
+        cells = self.config.cells
+        if self.config.train.path_dropout:
+            if self.target.relaxed is None:
+                raise UserError(f"train.path_dropout: {self.config.space} has no network of all paths: set it to 0")
+            return self.space, self.target._replace(apply=self.target.relaxed), self.generator
+        if not cells.train_nodes:
+            return self.space, self.target, self.generator
+        config = replace(self.config, cells=replace(cells, nodes=cells.train_nodes))
+        shape = self.dataset.image, self.dataset.classes
+        space, target = SPACES[config.space](config, *shape), TARGETS[config.space](config, *shape)
+        generator = GENERATORS[config.generator](config, space, target)
+        if jax.eval_shape(generator.init, self.key) != jax.eval_shape(self.generator.init, self.key):
+            raise UserError(
+                f"cells.train_nodes: {config.generator}'s parameters depend on the number of nodes: set it to 0"
+            )
+        return space, target, generator
+
+    @cached_property
+    def mesh(self):
+        """All devices."""
+        return make_mesh()
+
+    @cached_property
+    def replicated(self) -> jax.sharding.NamedSharding:
+        """The same on every device."""
+        return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
+
+    @cached_property
+    def images(self) -> Images:
+        """The training split, the same on every device."""
+        split = self.dataset.train
+        arrays = (split.x_NxHxWxC, split.y_N, self.dataset.mean_C, self.dataset.std_C)
+        return Images(*(jax.device_put(a, self.replicated) for a in arrays))
+
+    def _batches(self, split: data.Split) -> Batches:
+        return make_batches(split, self.dataset.mean_C, self.dataset.std_C, self.config.score.batch)
+
+    @cached_property
+    def valid(self) -> Batches:
+        """The held-out images, in batches: what candidates are scored on."""
+        return self._batches(self.dataset.valid)
+
+    @cached_property
+    def test(self) -> Batches:
+        """The test images, in batches."""
+        return self._batches(self.dataset.test)
+
+    @cached_property
+    def key(self) -> jax.Array:
+        """Where all randomness starts."""
+        return jax.random.key(self.config.seed)
