@@ -8,12 +8,16 @@ from jaxhypernas.spaces.dag import DagConfig, dag_space
 from jaxhypernas.spaces.ghn import ghn
 from jaxhypernas.spaces.memory_bank import memory_bank
 from jaxhypernas.spaces.memory_bank_arch import SMALL, MemoryBankConfig
+from jaxhypernas.spaces.nasbench101 import Nasbench101Arch, nasbench101
 from jaxhypernas.spaces.nasbench201 import nasbench201
 from jaxhypernas.spaces.one_shot import one_shot
 from jaxhypernas.spaces.pnas import pnas
 
 SPACES = {
     "memory_bank": lambda config, image, classes: memory_bank(config.memory_bank, image, classes),
+    "nasbench101": lambda config, image, classes: nasbench101(
+        image, classes, config.cells.channels, config.cells.cells
+    ),
     "nasbench201": lambda config, image, classes: nasbench201(
         image, classes, config.cells.channels, config.cells.cells
     ),
@@ -32,9 +36,11 @@ __all__ = [
     "CellStructure",
     "DagConfig",
     "MemoryBankConfig",
+    "Nasbench101Arch",
     "dag_space",
     "ghn",
     "memory_bank",
+    "nasbench101",
     "nasbench201",
     "one_shot",
     "pnas",
