@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen
 from jax import lax
 
 from jaxhypernas import nn
@@ -160,6 +161,83 @@ def test_other_platforms_get_a_native_convolution(platform):
 
     assert text(platform).count("stablehlo.convolution") == 1 and "stablehlo.while" not in text(platform)
     assert "stablehlo.convolution" not in text("cpu") and "stablehlo.while" in text("cpu")
+
+
+# --- depthwise_conv and pools ----------------------------------------------------------------------------------------
+
+
+def grouped(x, w, dilation=1):
+    pads = [(n // 2 * dilation,) * 2 for n in w.shape[:2]]
+    return lax.conv_general_dilated(
+        x,
+        w[:, :, None],
+        (1, 1),
+        pads,
+        rhs_dilation=(dilation,) * 2,
+        dimension_numbers=NHWC,
+        feature_group_count=w.shape[2],
+    )
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [((3, 3), 1), ((3, 3), 2), ((7, 7), 1), ((1, 5), 2), ((5, 3), 3)])
+def test_depthwise_conv_equals_a_grouped_one(kernel, dilation):
+    for H, W in ((8, 7), (3, 4)):  # the second smaller than the kernel
+        x, w, g = normal(0, 2, H, W, 3), normal(1, *kernel, 3), normal(2, 2, H, W, 3)
+        run = partial(jax.jit, static_argnums=0)(value_and_gradients)
+        close(
+            run(partial(nn.depthwise_conv, dilation=dilation), x, w, g),
+            run(partial(grouped, dilation=dilation), x, w, g),
+        )
+
+
+def test_depthwise_conv_under_vmap_is_a_loop():
+    x, w, g = normal(0, 3, 2, 7, 6, 4), normal(1, 3, 3, 5, 4), normal(2, 3, 2, 7, 6, 4)
+    f = jax.jit(partial(value_and_gradients, partial(nn.depthwise_conv, dilation=2)))
+    loop = [jnp.stack(part) for part in zip(*(f(*args) for args in zip(x, w, g, strict=True)), strict=True)]
+    close(jax.jit(jax.vmap(f))(x, w, g), loop)
+    shared = jax.jit(jax.vmap(f, (None, 0, 0)))(x[0], w, g)
+    close([part[0] for part in shared], [part[0] for part in loop])
+
+
+def test_depthwise_conv_elsewhere_is_a_grouped_one():
+    """One native convolution in programs for accelerators, none with groups on CPU."""
+    x, w = normal(0, 2, 8, 8, 4), normal(1, 3, 3, 4)
+
+    def text(platform):
+        return jax.jit(nn.depthwise_conv).trace(x, w).lower(lowering_platforms=(platform,)).as_text()
+
+    for platform in ("tpu", "cuda"):
+        assert text(platform).count("stablehlo.convolution") == 1
+        assert "feature_group_count = 4" in text(platform)
+    assert "feature_group_count = 4" not in text("cpu")
+
+
+def flax_average(x):
+    with jax.numpy_dtype_promotion("standard"):  # Flax divides by an int64
+        return linen.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
+
+
+POOLS = {
+    "average": (nn.average_pool_3x3, flax_average),
+    "max": (nn.max_pool_3x3, lambda x: linen.max_pool(x, (3, 3), padding="SAME")),
+}
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 7, 3), (3, 2, 2, 4), (2, 1, 3, 1)])
+@pytest.mark.parametrize("pool", POOLS)
+def test_pools_equal_those_of_flax(pool, shape):
+    x, g = normal(0, *shape) - 1, normal(1, *shape)
+    found, expected = (jax.jit(lambda x, g, f=f: (f(x), *jax.vjp(f, x)[1](g)))(x, g) for f in POOLS[pool])
+    close(found, expected)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_pools_of_equal_values(pool):
+    """No zero or infinity comes in from outside the image, and gradients of ties add up to what came in."""
+    x, g = jnp.full((2, 5, 4, 3), -2.5), normal(1, 2, 5, 4, 3)
+    y, pull = jax.vjp(nn.max_pool_3x3 if pool == "max" else nn.average_pool_3x3, x)
+    np.testing.assert_allclose(y, x, rtol=1e-6)
+    np.testing.assert_allclose(pull(g)[0].sum(), g.sum(), rtol=1e-4)
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------
