@@ -122,7 +122,7 @@ def _node(structure, states, w, node):
 
 def _node_fwd(structure, states, w, node):
     if structure.reads == 1:
-        x = states[node["read"][0]]
+        states, x = lax.optimization_barrier((states, states[node["read"][0]]))
     else:
         x = sum(node["weight"][r] * states[node["read"][r]] for r in range(structure.reads))
     return states.at[node["write"]].add(_ops(structure, w, node, x)), (w, node, x)
@@ -130,7 +130,8 @@ def _node_fwd(structure, states, w, node):
 
 def _node_bwd(structure, residuals, g_states):
     w, node, x = residuals
-    g_w, g_x = _ops_vjp(structure, w, node, x, g_states[node["write"]])
+    g_states, g = lax.optimization_barrier((g_states, g_states[node["write"]]))
+    g_w, g_x = _ops_vjp(structure, w, node, x, g)
     for r in range(structure.reads):
         g_states = g_states.at[node["read"][r]].add(g_x if structure.reads == 1 else node["weight"][r] * g_x)
     return g_states, g_w, None
