@@ -96,7 +96,10 @@ class Generator(NamedTuple):
     """A map from architectures to weights."""
 
     init: Callable[[jax.Array], Params]  # key -> phi
-    generate: Callable[[Params, Arch], Params]  # (phi, arch) -> theta, shaped as the target's weight_spec
+    generate: Callable[
+        [Params, Arch], Params
+    ]  # (phi, arch) -> theta, shaped as the target's weight_spec; axes that count
+    # nodes may be 1 where all nodes share a weight
     decay: Callable[[Params], Any]  # phi -> pytree of bool: which leaves weight decay applies to
 
 

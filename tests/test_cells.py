@@ -21,7 +21,7 @@ from jaxhypernas.spaces.pnas import PNASNET_5
 from jaxhypernas.targets import TARGETS
 from jaxhypernas.types import UserError
 
-CELL_SPACES = [name for name in SPACES if name != "memory_bank"]
+CELL_SPACES = [name for name in SPACES if name not in ("memory_bank", "nasbench101")]
 IMAGE, CLASSES, BATCH, DRAWN = (8, 8, 3), 5, 6, 300
 SIZES = {
     "nasbench201": CellConfig(4, 2),
@@ -213,11 +213,12 @@ def test_canonical_form_keeps_pnas_logits():
 # --- counts ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("cells", [1, 2, 3])
 @pytest.mark.parametrize("name", CELL_SPACES)
-def test_costs_are_the_references(name):
-    """Two cells per stage: see `ref.Network` for the rows that count."""
+def test_costs_are_the_references(name, cells):
+    """See `ref.Network` for the rows that count."""
     image = (16, 12, 1)
-    config = dataclasses.replace(TINY, cells=CellConfig(6, 2, NODES[name]))
+    config = dataclasses.replace(TINY, cells=CellConfig(6, cells, NODES[name]))
     space, target = SPACES[name](config, image, 7), TARGETS[name](config, image, 7)
     texts = [*texts_of(name, rows(drawn(name), slice(10, 13))), *SPECIAL[name]]
     archs = stack([space.from_string(text) for text in texts])

@@ -147,11 +147,12 @@ def test_cells_are_a_chain_of_messages():
     assert np.abs(h_KxVxD[0] - h_KxVxD[1]).max() > 1e-4 < np.abs(h_KxVxD[1] - h_KxVxD[2]).max()
 
 
+@pytest.mark.parametrize("at", [[0, 1, 2, 5, 6, 8, 10], [0, 1, 2, 3, 4, 5, 6]], ids=["between", "behind"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_absent_nodes_change_nothing(name):
-    """Padding before the last node, as graphs with empty slots have."""
+def test_absent_nodes_change_nothing(name, at):
+    """Padding between real nodes, and behind the last one."""
     net, _ = network(CONFIGS[name])
-    graph, at = random_graph(1), [0, 1, 2, 5, 6, 8, 10]
+    graph = random_graph(1)
     op, edge, mask = np.zeros((11, OPS), np.int32), np.zeros((11, 11), np.int32), np.zeros(11, np.int32)
     op[at], mask[at] = graph.op_NxO, 1
     edge[np.ix_(at, at)] = graph.edge_NxN

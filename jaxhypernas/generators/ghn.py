@@ -97,10 +97,15 @@ class GraphNet(nnx.Module):
             far_V = jnp.where(forward, far_VxV[v], far_VxV[:, v])
             m_D = received(near_V, far_V, messages) + jnp.where(v == 0, before_D, 0)
             h_D = self.gru(h_VxD[v], m_D)[0] * mask_V[v]
-            return (h_VxD.at[v].set(h_D), messages.at[v].set(self._messages(h_D) * mask_V[v])), None
+            message = self._messages(h_D) * mask_V[v]
+            # The last node, where the direction turns, is visited once.
+            turned = forward | (v != last)
+            h_VxD = h_VxD.at[v].set(jnp.where(turned, h_D, h_VxD[v]))
+            return (h_VxD, messages.at[v].set(jnp.where(turned, message, messages[v]))), None
 
-        order = np.concatenate([np.arange(V), np.arange(V - 1)[::-1]])
-        forward = np.arange(2 * V - 1) < V
+        last = jnp.where(mask_V > 0, jnp.arange(V), 0).max()
+        order = np.concatenate([np.arange(V), np.arange(V)[::-1]])
+        forward = np.arange(2 * V) < V
         visits = jnp.asarray(np.tile(order, self.config.passes)), jnp.asarray(np.tile(forward, self.config.passes))
         messages = self._messages(h_VxD) * mask_V[:, None]
         return lax.scan(visit, (h_VxD, messages), visits)[0][0]

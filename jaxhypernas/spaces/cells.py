@@ -180,6 +180,7 @@ def _count(structure, config, image, classes, uses_O, used_I):
             params, flops = params + block + 4 * C, flops + block * area
         if structure.stack == "projected":
             for cell, back in itertools.product(range(config.cells), range(structure.inputs)):
-                rows = width * (C if s == 0 or cell > back else C // 2) * used_I[..., back]
+                source = s * config.cells + cell - 1 - back  # the cell that made this input; below 0 the stem
+                rows = width * config.channels * 2 ** max(source // config.cells, 0) * used_I[..., back]
                 params, flops = params + (rows + 2 * used_I[..., back]) * C, flops + rows * C * area
     return params + 2 * width * C + (width * C + 1) * classes, flops + width * C * classes

@@ -34,8 +34,8 @@ def dag_space(dag: DagConfig, config: CellConfig, image: tuple[int, int, int], c
     check_image(image)
     levels = range(1, dag.structure.written + 1)
     size = [math.comb(len(_node_options(dag, level)) + dag.block - 1, dag.block) for level in levels]
-    per_node = (dag.structure.states,) + (dag.structure.states + 1,) * (dag.structure.reads - 1)
-    per_node += (len(dag.structure.ops),) + (len(dag.structure.ops) + 1,) * (dag.structure.ops_at_once - 1)
+    fields = ((dag.structure.states, dag.structure.reads), (len(dag.structure.ops), dag.structure.ops_at_once))
+    per_node = tuple(values + (most > 1) for values, most in fields for _ in range(most))
     return Space(
         name=dag.name,
         sample=partial(sample, dag),
@@ -147,14 +147,13 @@ def children(dag: DagConfig, population: CellArch | None, level: int) -> CellArc
 
 
 def tokens(dag: DagConfig, population: CellArch, level: int) -> np.ndarray:
-    """Per node: its reads, then its ops, lowest first; from the second on counted from 1, with 0 for none."""
+    """Per node: its reads, then its ops, lowest first; where there may be several, counted from 1, with 0 for none."""
     fields = []
     for rows, most in ((population.read_NxS, dag.structure.reads), (population.op_NxO, dag.structure.ops_at_once)):
         rows = np.asarray(rows)[:, : level * dag.block]
         order = np.argsort(1 - rows, -1, kind="stable")[..., :most]
         chosen = np.take_along_axis(rows, order, -1)
-        shift = (np.arange(most) > 0).astype(np.int32)
-        fields.append((order + shift) * chosen)
+        fields.append((order + (most > 1)) * chosen)
     token = np.concatenate(fields, -1).astype(np.int32)
     return token.reshape(token.shape[0], level, -1)
 
