@@ -112,15 +112,14 @@ def assert_valid(config, text: str) -> None:
 
 
 def conv2d(x, w, stride=1, dilation=(1, 1), groups=1):
-    """Zero-padded ("SAME") convolution of NHWC images with a KH x KW x in/groups x out kernel, group after group."""
+    """Zero-padded convolution, centred on every stride-th position, of NHWC images with a KH x KW x in/groups x out kernel, group after group."""
     kh, kw, rows, columns = w.shape
     assert x.shape[-1] == rows * groups and columns % groups == 0
     sizes, pads = [], []
     for n, k, d in zip(x.shape[1:3], (kh, kw), dilation, strict=True):
         size = -(-n // stride)
-        pad = max((size - 1) * stride + (k - 1) * d + 1 - n, 0)
         sizes.append(size)
-        pads.append((pad // 2, pad - pad // 2))
+        pads.append(((k - 1) * d // 2,) * 2)
     x = np.pad(x, ((0, 0), *pads, (0, 0)))
     outputs = []
     for g in range(groups):
