@@ -112,7 +112,7 @@ def assert_valid(config, text: str) -> None:
 
 
 def conv2d(x, w, stride=1, dilation=(1, 1), groups=1):
-    """Zero-padded convolution, centred on every stride-th position, of NHWC images with a KH x KW x in/groups x out kernel, group after group."""
+    """Zero-padded convolution, centred on every stride-th position, with a KH x KW x in/groups x out kernel, NHWC."""
     kh, kw, rows, columns = w.shape
     assert x.shape[-1] == rows * groups and columns % groups == 0
     sizes, pads = [], []
