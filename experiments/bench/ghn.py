@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import tyro
 from flax import nnx
 
@@ -68,7 +67,7 @@ def main(args: Args) -> None:
         ratios.append({"case": f"ghn/{name}", "ratio": round(loop / side_by_side, 1)})
         speedup = f"{loop / side_by_side:.0f}x"
         print(f"{name}: ms per candidate {loop * 1e3:.3f} in a loop, {side_by_side * 1e3:.4f} by vmap, {speedup}")
-    size = sum(jnp.size(x) for x in jax.tree.leaves(jax.eval_shape(generator.generate, phi, single[0])))
+    size = sum(x.size for x in jax.tree.leaves(jax.eval_shape(generator.generate, phi, single[0])))
     print(f"{args.candidates} candidates of {args.nodes} nodes, {size:,} weights each, {jax.devices()[0].device_kind}")
     if args.json:
         print(json.dumps({"ratios": ratios}))
