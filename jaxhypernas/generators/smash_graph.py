@@ -32,7 +32,7 @@ def graph_encoding(space: Space, target: Target) -> Encoding:
     rows = [-(-n // per_place) for n in length]
 
     example = jax.eval_shape(lambda: space.graph(space.sample(jax.random.key(0), 1.0)))
-    V, O = example.op_NxO.shape  # noqa: E741
+    V, O = example.op_NxO.shape
     node_S = np.concatenate([leaf.ravel() for leaf in stages.values()])
     stage_S = np.concatenate([np.full(leaf.size, g) for g, leaf in enumerate(stages.values())])
     fixed_SxF = np.concatenate([np.eye(V)[node_S % V], np.eye(len(stages))[stage_S]], 1).astype(np.int32)

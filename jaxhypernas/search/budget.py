@@ -46,8 +46,8 @@ def within(space: Space, budget: Budget) -> Draw:
 
     @jax.jit
     def mutations(key, start, parents):
-        draw = lambda i, parent: space.mutate(jax.random.fold_in(key, start + i), parent)  # noqa: E731
-        return jax.vmap(draw)(jnp.arange(BATCH), parents)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, start + i))(jnp.arange(BATCH))
+        return jax.vmap(space.mutate)(keys, parents)
 
     def fits(population: Arch) -> np.ndarray:
         if budget == Budget():

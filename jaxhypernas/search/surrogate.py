@@ -64,8 +64,7 @@ def make_surrogate(kind: Literal["mlp", "lstm"], growth: Growth, most: int) -> S
 
         def step(_, params_and_moments, weight_A):
             params, moments = params_and_moments
-            loss = lambda p: mean_error(rate(p, tokens_AxLxF, level), target_A, weight_A)  # noqa: E731
-            gradient = jax.grad(loss)(params)
+            gradient = jax.grad(lambda p: mean_error(rate(p, tokens_AxLxF, level), target_A, weight_A))(params)
             with jax.numpy_dtype_promotion("standard"):  # optax mixes its int32 count with floats
                 updates, moments = adam.update(gradient, moments)
             return optax.apply_updates(params, updates), moments

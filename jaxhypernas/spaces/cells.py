@@ -108,7 +108,7 @@ def check_image(image: tuple[int, int, int]) -> None:
 
 def graph(structure: CellStructure, arch: CellArch) -> Graph:
     """The cell's graph: inputs, op nodes, output. Columns of op_NxO: input, output, then the space's ops."""
-    I, N, S = structure.inputs, len(structure.write_N), structure.states  # noqa: E741
+    I, N, S = structure.inputs, len(structure.write_N), structure.states
     V, write = I + N + 1, np.array(structure.write_N)
     made_SxV = np.zeros((S, V), np.int32)  # which nodes make a state
     made_SxV[np.arange(I), np.arange(I)] = 1

@@ -79,7 +79,7 @@ def _some(key, candidates_NxS, most):
 def sample(dag: DagConfig, key: jax.Array, progress: jax.Array | float = 1.0) -> CellArch:
     """Numbers of reads and ops uniform, then sets of them."""
     read_key, op_key = jax.random.split(key)
-    N, O, S = len(dag.structure.write_N), len(dag.structure.ops), dag.structure.states  # noqa: E741
+    N, O, S = len(dag.structure.write_N), len(dag.structure.ops), dag.structure.states
     earlier_NxS = jnp.arange(S)[None] < jnp.array(dag.structure.write_N)[:, None]
     read_NxS = _some(read_key, earlier_NxS.astype(jnp.int32), dag.structure.reads)
     return with_output(dag, _some(op_key, jnp.ones((N, O), jnp.int32), dag.structure.ops_at_once), read_NxS)
@@ -88,7 +88,7 @@ def sample(dag: DagConfig, key: jax.Array, progress: jax.Array | float = 1.0) ->
 def paths(dag: DagConfig, key: jax.Array, rate: jax.Array) -> CellArch:
     """Every node reads all earlier states and applies all ops, but for those dropped."""
     read_key, op_key = jax.random.split(key)
-    N, O, S = len(dag.structure.write_N), len(dag.structure.ops), dag.structure.states  # noqa: E741
+    N, O, S = len(dag.structure.write_N), len(dag.structure.ops), dag.structure.states
     earlier_NxS = (jnp.arange(S)[None] < jnp.array(dag.structure.write_N)[:, None]).astype(jnp.int32)
     op_NxO = keep_paths(op_key, jnp.ones((N, O), jnp.int32), rate)
     return with_output(dag, op_NxO, keep_paths(read_key, earlier_NxS, rate))
@@ -120,13 +120,16 @@ def canonical(dag: DagConfig, arch: CellArch) -> CellArch:
 def _node_options(dag, level):
     """All (reads, ops) of a node of this block, as tuples of indices."""
     states, ops = range(dag.structure.inputs + level - 1), range(len(dag.structure.ops))
-    sets = lambda of, most: [c for n in range(1, most + 1) for c in combinations(of, n)]  # noqa: E731
+
+    def sets(of, most):
+        return [chosen for size in range(1, most + 1) for chosen in combinations(of, size)]
+
     return list(product(sets(states, dag.structure.reads), sets(ops, dag.structure.ops_at_once)))
 
 
 def children(dag: DagConfig, population: CellArch | None, level: int) -> CellArch:
     """Cells of ``level`` blocks: every block, up to the order of its nodes, added to every cell of one less."""
-    N, O, S = len(dag.structure.write_N), len(dag.structure.ops), dag.structure.states  # noqa: E741
+    N, O, S = len(dag.structure.write_N), len(dag.structure.ops), dag.structure.states
     options = list(combinations_with_replacement(_node_options(dag, level), dag.block))
     op_KxnxO = np.zeros((len(options), dag.block, O), np.int32)
     read_KxnxS = np.zeros((len(options), dag.block, S), np.int32)

@@ -126,7 +126,7 @@ def _op(config, slot, convs, memory_BxHxWxC):
 
 def _cut(w_KxKxIxO, kernel_2, groups, channels_in, channels_out):
     """The dense kernel of a grouped convolution with so many channels: zero between groups and outside."""
-    K, _, I, O = w_KxKxIxO.shape  # noqa: E741
+    K, _, I, O = w_KxKxIxO.shape
     fan_in = kernel_2[0] * kernel_2[1] * (channels_in // groups)
     scale = jnp.sqrt(K * K * I / fan_in.astype(jnp.float32))
     row_I, column_O, per_group = jnp.arange(I), jnp.arange(O), channels_in // groups
