@@ -136,7 +136,7 @@ def test_reference_convolution_is_flax(kernel, dilation, groups, stride):
         16,
         kernel,
         stride,
-        padding="SAME",
+        padding=[(k // 2 * d,) * 2 for k, d in zip(kernel, dilation, strict=True)],
         kernel_dilation=dilation,
         feature_group_count=groups,
         use_bias=False,
