@@ -78,8 +78,9 @@ def depthwise_conv(x_BxHxWxC: jax.Array, w_KxLxC: jax.Array, dilation: int = 1) 
     return lax.platform_dependent(x_BxHxWxC, w_KxLxC, cpu=dense, default=native)
 
 
-def _native(x, w, stride: int = 1):
-    pads = [(n // 2,) * 2 for n in w.shape[:2]]
+def _native(x, w, stride: int = 1, pad: tuple[int, int] | None = None):
+    vertical, horizontal = pad or (w.shape[0] // 2, w.shape[1] // 2)
+    pads = ((vertical, vertical), (horizontal, horizontal))
     return lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
@@ -100,22 +101,44 @@ def _conv_bwd(stride, residuals, g):
         return jax.vjp(partial(_native, stride=stride), x, w)[1](g)
 
     def products(x, w, g):
-        (K, L), (H, W) = w.shape[:2], x.shape[1:3]
-        x_pad = jnp.pad(x, ((0, 0), (K // 2, K // 2), (L // 2, L // 2), (0, 0)))
-
-        def tap(at):
-            size = (x.shape[0], H, W, x.shape[3])
-            return jnp.einsum("bhwi,bhwo->io", lax.dynamic_slice(x_pad, (0, *at, 0), size)[:, ::stride, ::stride], g)
-
-        dw = lax.map(tap, (jnp.repeat(jnp.arange(K), L), jnp.tile(jnp.arange(L), K)))
-        spread = jnp.zeros((*x.shape[:3], g.shape[3]), g.dtype).at[:, ::stride, ::stride].set(g) if stride > 1 else g
-        dx = _native(spread, w[::-1, ::-1].swapaxes(2, 3))
-        return dx, dw.reshape(w.shape)
+        if stride == 1:
+            return _products(x, w, g, (w.shape[0] // 2, w.shape[1] // 2))
+        plain, back = jax.vjp(partial(_without_stride, stride), x, w)
+        return back(_products(*plain, g, (0, 0)))
 
     return lax.platform_dependent(x, w, g, cpu=products, default=native)
 
 
 conv.defvjp(_conv_fwd, _conv_bwd)
+
+
+def _products(x, w, g, pad):
+    """Gradients with respect to x and w of a convolution without stride, its own ``pad`` per axis.
+
+    The kernel's: one product of x, moved by each of the kernel's columns, with g, moved by each of its rows.
+    """
+    (K, L, I, O), (B, H, _, _), width = w.shape, x.shape, g.shape[2]
+    dx = _native(g, w[::-1, ::-1].swapaxes(2, 3), pad=(K - 1 - pad[0], L - 1 - pad[1]))
+    x = jnp.pad(x, ((0, 0), (0, 0), (pad[1],) * 2, (0, 0)))
+    g = jnp.pad(g, ((0, 0), (K - 1 - pad[0],) * 2, (0, 0), (0, 0)))
+    x_BxHxWxLI = jnp.concatenate([x[:, :, i : i + width] for i in range(L)], -1)
+    g_BxHxWxKO = jnp.concatenate([g[:, K - 1 - k : K - 1 - k + H] for k in range(K)], -1)
+    dw_LIxKO = x_BxHxWxLI.reshape(-1, L * I).T @ g_BxHxWxKO.reshape(-1, K * O)
+    return dx, dw_LIxKO.reshape(L, I, K, O).transpose(2, 0, 1, 3)
+
+
+def _without_stride(stride, x, w):
+    """Images and kernel whose plain convolution without padding is the strided one: squares become channels."""
+    (B, H, W, I), (K, L, _, O) = x.shape, w.shape
+    k, m = (-(-n // stride) for n in (K, L))  # the kernel's size, in squares
+    h, v = (-(-n // stride) + extent - 1 for n, extent in ((H, k), (W, m)))  # the padded images'
+    x = lax.pad(
+        x, 0.0, ((0, 0, 0), (K // 2, h * stride - H - K // 2, 0), (L // 2, v * stride - W - L // 2, 0), (0, 0, 0))
+    )
+    x = x.reshape(B, h, stride, v, stride, I).transpose(0, 1, 3, 2, 4, 5)
+    w = jnp.pad(w, ((0, k * stride - K), (0, m * stride - L), (0, 0), (0, 0)))
+    w = w.reshape(k, stride, m, stride, I, O).transpose(0, 2, 1, 3, 4, 5)
+    return x.reshape(B, h, v, -1), w.reshape(k, m, -1, O)
 
 
 def _crop(w_KxKxIxO, kernel_2, dilation_2, extent: int):

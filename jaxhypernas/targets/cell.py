@@ -100,44 +100,59 @@ def _weights(structure, config, image, classes):
 
 def _cell(structure, arch, w, inputs):
     """All states of one cell, S x B x H x W x C."""
-    x = inputs[0]
-    states = jnp.stack([*inputs, *[jnp.zeros_like(x)] * structure.written])
     weight_NxR, read_NxR = lax.top_k(arch.read_NxS, structure.reads)
     nodes = {
         "op": arch.op_NxO,
         "chosen": jnp.where(arch.op_NxO.max(1) > 0, arch.op_NxO.argmax(1), len(structure.ops)),
         "read": read_NxR,
-        "weight": weight_NxR.astype(x.dtype),
+        "weight": weight_NxR.astype(inputs[0].dtype),
         "write": jnp.array(structure.write_N, jnp.int32),
     }
-    return lax.scan(lambda states, node: (_node(structure, states, *node), None), states, (w, nodes))[0]
+    return _states(structure, w, nodes, jnp.stack(inputs))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _node(structure, states, w, node):
-    """The states after one node. Its own VJP: states are added to in place in both directions, and nothing is kept of
-    the ops but what they read: what autodiff keeps, it keeps for ops that aren't chosen, too."""
-    return _node_fwd(structure, states, w, node)[0]
+def _states(structure, w, nodes, inputs_IxBxHxWxC):
+    """The states after all nodes. Its own VJP: states, and their gradients, are added to in place, and nothing else is
+    kept: a state is complete before a node reads it, and what autodiff would keep of ops, it keeps of all, chosen or
+    not."""
+
+    def step(states, own):
+        w, node = own
+        states, x = lax.optimization_barrier((states, _read(structure, node, states)))
+        return states.at[node["write"]].add(_ops(structure, w, node, x)), None
+
+    zeros = jnp.zeros((structure.written, *inputs_IxBxHxWxC.shape[1:]), inputs_IxBxHxWxC.dtype)
+    return lax.scan(step, jnp.concatenate([inputs_IxBxHxWxC, zeros]), (w, nodes))[0]
 
 
-def _node_fwd(structure, states, w, node):
+def _read(structure, node, states):
     if structure.reads == 1:
-        states, x = lax.optimization_barrier((states, states[node["read"][0]]))
-    else:
-        x = sum(node["weight"][r] * states[node["read"][r]] for r in range(structure.reads))
-    return states.at[node["write"]].add(_ops(structure, w, node, x)), (w, node, x)
+        return states[node["read"][0]]
+    return sum(node["weight"][r] * states[node["read"][r]] for r in range(structure.reads))
 
 
-def _node_bwd(structure, residuals, g_states):
-    w, node, x = residuals
-    g_states, g = lax.optimization_barrier((g_states, g_states[node["write"]]))
-    g_w, g_x = _ops_vjp(structure, w, node, x, g)
-    for r in range(structure.reads):
-        g_states = g_states.at[node["read"][r]].add(g_x if structure.reads == 1 else node["weight"][r] * g_x)
-    return g_states, g_w, None
+def _states_fwd(structure, w, nodes, inputs):
+    states = _states(structure, w, nodes, inputs)
+    return states, (w, nodes, states)
 
 
-_node.defvjp(_node_fwd, _node_bwd)
+def _states_bwd(structure, residuals, g_states):
+    w, nodes, states = residuals
+
+    def step(g_states, own):
+        w, node = own
+        g_states, g = lax.optimization_barrier((g_states, g_states[node["write"]]))
+        g_w, g_x = _ops_vjp(structure, w, node, _read(structure, node, states), g)
+        for r in range(structure.reads):
+            g_states = g_states.at[node["read"][r]].add(g_x if structure.reads == 1 else node["weight"][r] * g_x)
+        return g_states, g_w
+
+    g_states, g_w = lax.scan(step, g_states, (w, nodes), reverse=True)
+    return g_w, None, g_states[: structure.inputs]
+
+
+_states.defvjp(_states_fwd, _states_bwd)
 
 
 def _ops(structure, w, node, x):
