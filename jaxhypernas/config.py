@@ -59,7 +59,7 @@ PRESETS = {
         space="nasbench201",
         generator="shared",
         strategy="random",
-        data=DataConfig("cifar10", valid=0.02, pad=4, flip=True),
+        data=DataConfig("cifar10", valid=0.01, pad=4, flip=True),
         train=TrainConfig(steps=6000, batch=64, architectures=2, learning_rate=3e-3, every=200),
         score=ScoreConfig(batch=32),
         retrain=RetrainConfig(4, 24, TrainConfig(1000, 64, architectures=1, learning_rate=1e-2)),

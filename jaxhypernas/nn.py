@@ -117,7 +117,7 @@ def _products(x, w, g, pad):
 
     The kernel's: one product of x, moved by each of the kernel's columns, with g, moved by each of its rows.
     """
-    (K, L, I, O), (B, H, _, _), width = w.shape, x.shape, g.shape[2]
+    (K, L, I, O), H, width = w.shape, x.shape[1], g.shape[2]
     dx = _native(g, w[::-1, ::-1].swapaxes(2, 3), pad=(K - 1 - pad[0], L - 1 - pad[1]))
     x = jnp.pad(x, ((0, 0), (0, 0), (pad[1],) * 2, (0, 0)))
     g = jnp.pad(g, ((0, 0), (K - 1 - pad[0],) * 2, (0, 0), (0, 0)))
