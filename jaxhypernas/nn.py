@@ -176,6 +176,26 @@ def _pad(x, extent):
     return jnp.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
 
 
+def _is_small(x_BxHxWxC) -> bool:
+    """Whether a matrix from all positions to all positions is faster than a loop over taps."""
+    return x_BxHxWxC.shape[1] * x_BxHxWxC.shape[2] <= 16
+
+
+def _as_matrix(x_BxHxWxI, w_KxKxIxO, kernel_2, dilation_2):
+    """The convolution as one product; 0/1 maps say by which tap a position is moved to another."""
+    (B, H, W, _), K = x_BxHxWxI.shape, w_KxKxIxO.shape[0]
+    offset_K = jnp.arange(K) - K // 2
+
+    def moves(size, kernel, dilation):
+        apart_SxS = jnp.arange(size)[:, None] - jnp.arange(size)[None]
+        live_K = jnp.abs(offset_K) <= kernel // 2
+        return ((apart_SxS[:, :, None] == (offset_K * dilation)[None, None]) & live_K[None, None]).astype(w_KxKxIxO.dtype)
+
+    rows_HxHxK, columns_WxWxK = (moves(*of) for of in zip((H, W), kernel_2, dilation_2, strict=True))
+    matrix = jnp.einsum("hyk,wxl,klio->hwiyxo", rows_HxHxK, columns_WxWxK, w_KxKxIxO)
+    return (x_BxHxWxI.reshape(B, -1) @ matrix.reshape(H * W * w_KxKxIxO.shape[2], -1)).reshape(B, H, W, -1)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def dynamic_conv(x_BxHxWxI, w_KxKxIxO, kernel_2, dilation_2, extent: int):
     """Convolution whose kernel height and width and dilations are data: the same program for all of them.
@@ -188,7 +208,8 @@ def dynamic_conv(x_BxHxWxI, w_KxKxIxO, kernel_2, dilation_2, extent: int):
         extent: the largest ``(kernel - 1) * dilation + 1`` that can occur (static).
 
     Returns:
-        BxHxWxO, zero padding. On CPU only the live taps are computed; elsewhere one dense convolution of the extent.
+        BxHxWxO, zero padding. On CPU one product with a matrix for images of up to 4x4, and otherwise one for each live
+        tap; elsewhere one dense convolution of the extent.
     """
     return _dynamic_conv_fwd(x_BxHxWxI, w_KxKxIxO, kernel_2, dilation_2, extent)[0]
 
@@ -205,7 +226,8 @@ def _dynamic_conv_fwd(x, w, kernel_2, dilation_2, extent):
 
         return _taps(kernel_2, dilation_2, w.shape[0], extent, body, jnp.zeros((*x.shape[:3], w.shape[3]), x.dtype))
 
-    y = lax.platform_dependent(x, w, kernel_2, dilation_2, cpu=taps, default=native)
+    cpu = _as_matrix if _is_small(x) else taps
+    y = lax.platform_dependent(x, w, kernel_2, dilation_2, cpu=cpu, default=native)
     return y, (x, w, kernel_2, dilation_2)
 
 
@@ -227,7 +249,11 @@ def _dynamic_conv_bwd(extent, residuals, g):
 
         return _taps(kernel_2, dilation_2, w.shape[0], extent, body, (jnp.zeros_like(x), jnp.zeros_like(w)))
 
-    dx, dw = lax.platform_dependent(x, w, kernel_2, dilation_2, g, cpu=taps, default=native)
+    def matrix(x, w, kernel_2, dilation_2, g):
+        return jax.vjp(lambda x, w: _as_matrix(x, w, kernel_2, dilation_2), x, w)[1](g)
+
+    cpu = matrix if _is_small(x) else taps
+    dx, dw = lax.platform_dependent(x, w, kernel_2, dilation_2, g, cpu=cpu, default=native)
     return dx, dw, None, None
 
 

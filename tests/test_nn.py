@@ -88,7 +88,7 @@ def dynamic_form(x, w, kernel, dilation):
     return nn.dynamic_conv(x, w, kernel, dilation, EXTENT)
 
 
-FORMS = {"taps": dynamic_form, "native": native_form}
+FORMS = {"taps": dynamic_form, "native": native_form, "matrix": nn._as_matrix}
 X, WEIGHT, G = normal(0, 2, H, W, 3), normal(1, K, K, 3, 4), normal(2, 2, H, W, 4)
 
 
@@ -129,7 +129,18 @@ def test_dynamic_conv_with_all_batched():
     some = SETTINGS[::5]
     A = len(some)
     x, w, g = normal(3, A, *X.shape), normal(4, A, *WEIGHT.shape), normal(5, A, *G.shape)
-    both = [jax.jit(jax.vmap(partial(run_form, form)))(x, w, g, some) for form in FORMS.values()]
+    taps, *others = [jax.jit(jax.vmap(partial(run_form, form)))(x, w, g, some) for form in FORMS.values()]
+    for other in others:
+        close(other, taps)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (4, 3), (1, 16)])
+def test_dynamic_conv_of_small_images(size):
+    x, g = normal(6, 2, *size, 3), normal(7, 2, *size, 4)
+    both = [
+        jax.jit(jax.vmap(partial(run_form, form), (None, None, None, 0)))(x, WEIGHT, g, SETTINGS)
+        for form in (dynamic_form, native_form)
+    ]
     close(*both)
 
 
