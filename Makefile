@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 JOBS ?= 2
-PYTEST_ARGS ?= -n $(JOBS) --dist loadfile
+PYTEST_ARGS ?= -n $(JOBS) --dist loadgroup
 
 # The first interpreter that runs (a version manager's shim may not), is new enough and can make environments.
 CANDIDATES := python3.11 python3 python3.12 python3.13

@@ -189,7 +189,8 @@ def _as_matrix(x_BxHxWxI, w_KxKxIxO, kernel_2, dilation_2):
     def moves(size, kernel, dilation):
         apart_SxS = jnp.arange(size)[:, None] - jnp.arange(size)[None]
         live_K = jnp.abs(offset_K) <= kernel // 2
-        return ((apart_SxS[:, :, None] == (offset_K * dilation)[None, None]) & live_K[None, None]).astype(w_KxKxIxO.dtype)
+        by_tap_SxSxK = (apart_SxS[:, :, None] == (offset_K * dilation)[None, None]) & live_K[None, None]
+        return by_tap_SxSxK.astype(w_KxKxIxO.dtype)
 
     rows_HxHxK, columns_WxWxK = (moves(*of) for of in zip((H, W), kernel_2, dilation_2, strict=True))
     matrix = jnp.einsum("hyk,wxl,klio->hwiyxo", rows_HxHxK, columns_WxWxK, w_KxKxIxO)

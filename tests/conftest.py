@@ -19,6 +19,13 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def pytest_collection_modifyitems(items):
+    """Side by side, a file's tests run in one process, as they share compiled programs; those of the matrix don't."""
+    for item in items:
+        if not item.path.name.startswith("test_matrix"):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of benchmark data beside the checkout."""

@@ -6,7 +6,7 @@ import itertools
 import random
 import re
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ import pytest
 import reference_cells as ref
 from tiny import TINY
 
+from jaxhypernas.generators import standalone
+from jaxhypernas.score import divergence_one
 from jaxhypernas.spaces import SPACES, CellConfig, ghn, nasbench201, one_shot, pnas
 from jaxhypernas.spaces.nasbench201 import all_archs, choices, from_choices
 from jaxhypernas.spaces.pnas import PNASNET_5
@@ -499,6 +501,32 @@ def test_paths(name):
             nodes = ref.parse(name, text.replace("()", "(99)"))
             kept = [n if n.reads != (99,) else dataclasses.replace(n, reads=()) for n in nodes]
             assert ref.output(name, kept) == np.flatnonzero(archs.out_S[i]).tolist()
+
+
+@pytest.mark.parametrize("name", ["ghn", "one_shot"])  # PNAS has One-Shot's stack; NAS-Bench-201's strings have one op
+def test_network_of_all_paths_and_what_dropping_them_changes(name):
+    """Logits of the one-shot network, whole and with paths dropped, and One-Shot's confidence, from the reference's."""
+    space, target, _, _ = parts(name)
+    assert space.paths is not None and target.relaxed is not None
+    generator = standalone(target.weight_spec, target.nodes)
+    sampled = jax.tree.map(np.asarray, jax.jit(space.paths)(jax.random.key(4), jnp.float32(0.02)))
+    whole = jax.tree.map(np.asarray, jax.jit(space.paths)(jax.random.key(4), jnp.float32(0)))
+    candidate = space.from_string(chosen(name)[0])
+    with jax.enable_x64(True):
+        theta, x = jax.tree.map(jnp.asarray, (random_theta(name, 0), X))
+        relaxed = jax.jit(target.relaxed)
+        texts = [space.to_string(arch) for arch in (whole, sampled)]
+        assert len(ref.parse(name, texts[0])[0].ops) == len(ref.RULES[name].ops)
+        assert "()" not in texts[1], "the reference has no node without inputs"
+        expected = [np.asarray(ref.logits(name, text, theta, x)) for text in texts]
+        for arch, logits in zip((whole, sampled), expected, strict=True):
+            np.testing.assert_allclose(relaxed(theta, arch, x), logits, rtol=1e-9, atol=1e-9)
+
+        p, q = (np.exp(logits) for logits in (expected[0], ref.logits(name, chosen(name)[0], theta, x)))
+        p, q = (e / e.sum(-1, keepdims=True) for e in (p, q))
+        both_ways = (p * np.log(p / q) + q * np.log(q / p)).sum(-1).mean()
+        divergence = jax.jit(partial(divergence_one, target, generator, whole))
+        np.testing.assert_allclose(divergence((theta, x), candidate), both_ways, rtol=1e-9)
 
 
 BAD = {
