@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import tyro
 
 from jaxhypernas import config as configs
+from jaxhypernas import interrupt
 from jaxhypernas.config import PRESETS, Config
 from jaxhypernas.report import plain
 from jaxhypernas.run import Run
@@ -219,8 +220,12 @@ def main(argv: list[str] | None = None) -> None:
         if argv[0] not in VERBS:
             raise UserError(f"verb: {argv[0]!r} is not one of {', '.join(VERBS)}")
         set_up()
+        interrupt.install()
         for path in VERBS[argv[0]][1](argv[1:]):
             print(f"wrote {path}")
     except UserError as error:
         print(f"jaxhypernas: {error}", file=sys.stderr)
         sys.exit(2)
+    except interrupt.StoppedError as stop:
+        print(f"jaxhypernas: {stop}", file=sys.stderr)
+        sys.exit(stop.code)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxhypernas import config as configs
-from jaxhypernas import progress, report, search, stats
+from jaxhypernas import interrupt, progress, report, search, stats
 from jaxhypernas.checkpoint import Checkpoints
 from jaxhypernas.components import Components
 from jaxhypernas.config import Config
@@ -150,6 +150,7 @@ class Run(Components):
                 checkpoints.save(int(state.step), state, float(loss))
                 self._log({"step": int(state.step), "loss": float(loss), "images_candidates_per_s": round(rate, 1)})
                 bar.advance(steps, steps * config.batch * config.architectures, f"loss {float(loss):.3f}")
+                interrupt.check()
         return state
 
     def _log(self, line: dict) -> None:
@@ -221,6 +222,7 @@ class Run(Components):
             scores = self._evaluate(part, [ids[i] for i in picked])
             rows = self._rows(part, scores._asdict(), [ids[i] for i in picked])
             self.scores.append(rows)
+            interrupt.check()
             known.update((row["id"], row) for row in rows)
             if bar is not None:
                 best = min(row["loss"] for row in self.scores.rows)
@@ -292,6 +294,7 @@ class Run(Components):
                     ]
                 )
                 bar.advance(len(part), len(part) * per_candidate, f"test accuracy {held.accuracy.mean():.3f}")
+                interrupt.check()
         return self.retrained.rows
 
     @cached_property

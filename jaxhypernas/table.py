@@ -28,7 +28,7 @@ class Table:
         self._directory.mkdir(parents=True, exist_ok=True)
         self.rows: list[dict] = []
         self._shards = 0
-        for path in sorted(self._directory.glob("*.parquet")):
+        for path in sorted(p for p in self._directory.glob("*.parquet") if p.stem.isdecimal()):
             try:
                 self.rows += _read(path)
             except Exception as error:  # damaged bytes make Arrow raise almost anything

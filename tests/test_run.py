@@ -58,17 +58,32 @@ def test_files(finished):
         assert (finished / name).stat().st_size > 500
 
 
-@pytest.mark.parametrize("moment", ["checkpoints/4", "scores/000000.parquet", "retrain/000001.parquet"])
-def test_killed_and_resumed_is_bit_for_bit(finished, tmp_path, moment):
+@pytest.mark.parametrize(
+    ("moment", "kill"),
+    [
+        ("checkpoints/4", signal.SIGKILL),
+        ("scores/000000.parquet", signal.SIGKILL),
+        ("retrain/000001.parquet", signal.SIGKILL),
+        ("checkpoints/2", signal.SIGTERM),
+    ],
+)
+def test_killed_and_resumed_is_bit_for_bit(finished, tmp_path, moment, kill):
     process = subprocess.Popen(
-        command("search", "--workdir", tmp_path, *flags()), env=ENVIRONMENT, stdout=-3, stderr=-3
+        command("search", "--workdir", tmp_path, *flags()),
+        env=ENVIRONMENT,
+        stdout=-3,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     until = time.time() + 300
     while not (tmp_path / moment).exists():
         assert process.poll() is None and time.time() < until
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(kill)
+    told = process.communicate(timeout=300)[1]
+    if kill == signal.SIGTERM:
+        assert process.returncode == 128 + signal.SIGTERM
+        assert "Traceback" not in told and "stopped by SIGTERM" in told.splitlines()[-1]
     done = shell("search", "--workdir", tmp_path)
     assert done.returncode == 0, done.stderr
     assert table(tmp_path / "scores") == table(finished / "scores")

@@ -45,6 +45,14 @@ def test_rows_come_back(directory, capsys):
     assert not capsys.readouterr().err
 
 
+def test_files_of_others_are_left_alone(directory):
+    (directory / "notes.parquet").write_text("mine")
+    table = Table(directory)
+    assert len(table.rows) == 12
+    table.append(make_rows(30))
+    assert (directory / "notes.parquet").read_text() == "mine" and (directory / "000003.parquet").exists()
+
+
 def test_numbers_are_exact(directory):
     for row, expected in zip(Table(directory).rows, make_rows(0), strict=False):
         assert np.float32(row["loss"]).tobytes() == expected["loss"].tobytes()
