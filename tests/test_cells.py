@@ -405,6 +405,9 @@ def test_graphs_are_the_strings(name):
         assert {x.dtype for x in graph} == {np.dtype(np.int32)}
 
 
+UNDECIDED = {"nasbench201": ("skip_connect",)}  # the ops of a node not yet grown; elsewhere none
+
+
 @pytest.mark.parametrize("name", CELL_SPACES)
 def test_growth(name):
     space = parts(name)[0]
@@ -429,7 +432,7 @@ def test_growth(name):
         for text in texts_of(name, population):
             nodes = ref.parse(name, text)
             done = level if name == "nasbench201" else level * rules.per_block
-            assert not any(node.ops for node in nodes[done:])
+            assert {node.ops for node in nodes[done:]} <= {UNDECIDED.get(name, ())}
             assert name == "nasbench201" or all(node.ops for node in nodes[:done])
             assert same(space.from_string(text), rows(population, texts_of(name, population).index(text)))
     for text in texts_of(name, population):
@@ -451,7 +454,7 @@ def test_growth_adds_a_block_and_keeps_the_rest(name):
             ref.parse(name, space.to_string(rows(p, j))) for p, j in ((parents, i // number), (children, i))
         )
         assert parent[:first] == child[:first]
-        assert not any(node.ops for node in child[2 * first :])
+        assert {node.ops for node in child[2 * first :]} <= {UNDECIDED.get(name, ())}
 
 
 def test_all_ghn_cells_of_three_nodes():

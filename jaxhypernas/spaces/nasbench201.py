@@ -131,9 +131,10 @@ def from_string(text: str) -> CellArch:
 
 
 def children(population: CellArch | None, level: int) -> CellArch:
-    """Cells of ``level`` edges: each op on the next edge, none on those after it."""
-    old_Ax6 = np.zeros((1, 6), np.int32) if population is None else np.asarray(choices(population))
-    new_Ax5x6 = np.repeat(old_Ax6[:, None], 5, 1)
+    """Cells of ``level`` edges: each op on the next edge, skips on those after it: cells of every level connect."""
+    if population is None:
+        population = from_choices(np.full((1, 6), NAMES.index("skip_connect"), np.int32))
+    new_Ax5x6 = np.repeat(np.asarray(choices(population))[:, None], 5, 1)
     new_Ax5x6[:, :, level - 1] = np.arange(5)
     return from_choices(new_Ax5x6.reshape(-1, 6))
 
