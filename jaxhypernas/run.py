@@ -32,7 +32,7 @@ from jaxhypernas.table import Table
 from jaxhypernas.train import TrainState, check_progress, init_state, make_optimizer, make_run
 from jaxhypernas.types import Arch, Scores, UserError
 
-ROUND = 32  # candidates scored between two shards
+ROUNDS, LEAST = 100, 32  # shards that a population is scored in, and candidates per shard at least
 
 
 class Run(Components):
@@ -80,6 +80,16 @@ class Run(Components):
     def scores(self) -> Table:
         """All candidates scored."""
         return Table(self.workdir / "scores")
+
+    @cached_property
+    def _known(self) -> dict[str, dict]:
+        """The row of each candidate scored, by its id."""
+        return {row["id"]: row for row in self.scores.rows}
+
+    @cached_property
+    def _best(self) -> float:
+        """The lowest loss of all candidates scored."""
+        return min((row["loss"] for row in self.scores.rows), default=float("inf"))
 
     @cached_property
     def retrained(self) -> Table:
@@ -211,23 +221,23 @@ class Run(Components):
         """A row per candidate, in order: from the table, or scored now and added to it. Duplicates are scored once."""
         population = jax.tree.map(np.asarray, self._canonical(population))
         ids = [_identity(population, i) for i in range(len(jax.tree.leaves(population)[0]))]
-        known = {row["id"]: row for row in self.scores.rows}
-        new = [i for i, x in enumerate(ids) if x not in known and ids.index(x) == i]
+        first = {x: i for i, x in reversed(list(enumerate(ids)))}
+        new = sorted(i for x, i in first.items() if x not in self._known)
         if bar is not None:
             bar.advance(len(ids) - len(new), 0)
-        size = self.mesh.shape[ARCH] if self._from_scratch else ROUND
+        size = self.mesh.shape[ARCH] if self._from_scratch else max(LEAST, len(new) // ROUNDS)
         for start in range(0, len(new), size):
             picked = new[start : start + size]
             part = jax.tree.map(lambda x, picked=picked: x[picked], population)
             scores = self._evaluate(part, [ids[i] for i in picked])
             rows = self._rows(part, scores._asdict(), [ids[i] for i in picked])
             self.scores.append(rows)
-            interrupt.check()
-            known.update((row["id"], row) for row in rows)
+            self._known.update((row["id"], row) for row in rows)
+            self._best = min(self._best, *(row["loss"] for row in rows))
             if bar is not None:
-                best = min(row["loss"] for row in self.scores.rows)
-                bar.advance(len(picked), len(picked) * self.valid.y_TxB.size, f"best {best:.3f}")
-        return [known[x] for x in ids]
+                bar.advance(len(picked), len(picked) * self.valid.y_TxB.size, f"best {self._best:.3f}")
+            interrupt.check()
+        return [self._known[x] for x in ids]
 
     def score_bar(self, total: int):
         """A progress bar for `score`."""
