@@ -199,7 +199,11 @@ USAGE = "usage: jaxhypernas VERB [--help]\n" + "".join(f"  {name:8} {text}\n" fo
 
 
 def set_up() -> None:
-    """All CPU cores as devices, a compilation cache that persists; call before any other use of JAX."""
+    """All CPU cores as devices, a compilation cache that persists, signals obeyed where all is saved.
+
+    Call it before any other use of JAX.
+    """
+    interrupt.install()
     if jax.config.values["jax_num_cpu_devices"] < 1:
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     if jax.config.values["jax_compilation_cache_dir"] is None:
@@ -220,7 +224,6 @@ def main(argv: list[str] | None = None) -> None:
         if argv[0] not in VERBS:
             raise UserError(f"verb: {argv[0]!r} is not one of {', '.join(VERBS)}")
         set_up()
-        interrupt.install()
         for path in VERBS[argv[0]][1](argv[1:]):
             print(f"wrote {path}")
     except UserError as error:

@@ -71,7 +71,8 @@ class Run(Components):
             ) from None
 
     def _check(self) -> None:
-        """Bad data, a space that doesn't fit it or a search that can't begin must not leave a begun run behind."""
+        """Bad data, parts that don't fit each other or a search that can't begin must not leave a begun run behind."""
+        _ = self.trained
         strategy, limits = self.strategy, (self.config.search.max_params, self.config.search.max_flops)
         if any(limits) and not (self.workdir / "config.json").exists():
             strategy.ask(strategy.init(self.key))  # some candidates fit the budget

@@ -130,6 +130,11 @@ MISTAKES = {
     "kernel": (["search", "--memory-bank.max-kernel", "4"], "space.max_kernel"),
     "image": (["search", "--memory-bank.stem-stride", "4"], "space"),
     "batch": (["search", "--score.batch", "1"], "score.batch"),
+    "nodes": (
+        ["search", "--space", "ghn", "--generator", "shared", "--cells.train-nodes", "2"],
+        "cells.train_nodes",
+    ),
+    "paths": (["search", "--train.path-dropout", "0.1"], "train.path_dropout"),
     "no run": (["score", "--random", "3"], "workdir"),
     "nothing to score": (["score"], "score"),
     "no truth": (["rank", "--truth", "no-such.csv"], "truth"),
