@@ -11,6 +11,7 @@ every strategy the candidates scored until a loss within the best 1 % and 0.1 % 
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -30,6 +31,7 @@ class Args:
     number: int = 300  # candidates for random and evolution
     beam: int = 100
     seeds: int = 3
+    surrogate: Literal["mlp", "lstm"] = "mlp"
 
 
 def correlation_on_children(run, state, config, seed, number=100) -> float:
@@ -48,7 +50,9 @@ def main(args: Args) -> None:
     run = Run(args.workdir)
     if (growth := run.space.growth) is None:
         raise UserError(f"workdir: cells of {run.space.name} do not grow")
-    config = replace(run.config.search, number=args.number, beam=args.beam, population=50, tournament=10)
+    config = replace(
+        run.config.search, number=args.number, beam=args.beam, population=50, tournament=10, surrogate=args.surrogate
+    )
     histories = {}
     for name in STRATEGIES:
         for seed in range(args.seeds):
