@@ -78,20 +78,26 @@ def depthwise_conv(x_BxHxWxC: jax.Array, w_KxLxC: jax.Array, dilation: int = 1) 
     return lax.platform_dependent(x_BxHxWxC, w_KxLxC, cpu=dense, default=native)
 
 
-def _native(x, w, stride: int = 1, pad: tuple[int, int] | None = None):
+def _native(x, w, stride: int | tuple[int, int] = 1, pad: tuple[int, int] | None = None):
     vertical, horizontal = pad or (w.shape[0] // 2, w.shape[1] // 2)
+    strides = stride if isinstance(stride, tuple) else (stride, stride)
     pads = ((vertical, vertical), (horizontal, horizontal))
-    return lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(x, w, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x_BxHxWxI: jax.Array, w_KxLxIxO: jax.Array, stride: int = 1) -> jax.Array:
     """Convolution centred on every stride-th position from the first on, zero padding; K and L odd."""
-    return _native(x_BxHxWxI, w_KxLxIxO, stride)
+    return _conv_fwd(x_BxHxWxI, w_KxLxIxO, stride)[0]
 
 
 def _conv_fwd(x, w, stride):
-    return _native(x, w, stride), (x, w)
+    def cpu(x, w):
+        if stride > 1:
+            return _native(x, w, stride)
+        return _whole(x, w) if _is_tiny(x) else _side_by_side(x, w, (w.shape[0] // 2, w.shape[1] // 2))
+
+    return lax.platform_dependent(x, w, cpu=cpu, default=partial(_native, stride=stride)), (x, w)
 
 
 def _conv_bwd(stride, residuals, g):
@@ -102,7 +108,7 @@ def _conv_bwd(stride, residuals, g):
 
     def products(x, w, g):
         if stride == 1:
-            return _products(x, w, g, (w.shape[0] // 2, w.shape[1] // 2))
+            return jax.vjp(_whole, x, w)[1](g) if _is_tiny(x) else _products(x, w, g, (w.shape[0] // 2, w.shape[1] // 2))
         plain, back = jax.vjp(partial(_without_stride, stride), x, w)
         return back(_products(*plain, g, (0, 0)))
 
@@ -111,19 +117,43 @@ def _conv_bwd(stride, residuals, g):
 
 conv.defvjp(_conv_fwd, _conv_bwd)
 
+# Measured on two AVX2 cores (experiments/LOG.md): columns of a product below which its cost no longer falls, bytes of
+# images that stay in a core's cache.
+WIDE, CACHE = 32, 256 * 1024
+
+
+def _side_by_side(x, w, pad):
+    """The convolution without stride, neighbouring positions' outputs as channels of one with a larger kernel and
+    stride: it does up to twice the arithmetic and is faster, as products with few columns are slow."""
+    (K, L, I, O), (B, H, W, _) = w.shape, x.shape
+    H, W = H + 2 * pad[0] + 1 - K, W + 2 * pad[1] + 1 - L
+    n = 2 if L > 1 and W % 2 == 0 and 2 * O <= WIDE else 1
+    m = 2 if K > 1 and H % 2 == 0 and 2 * n * O <= WIDE else 1
+    moved = [jnp.pad(w, ((i, m - 1 - i), (j, n - 1 - j), (0, 0), (0, 0))) for i in range(m) for j in range(n)]
+    y = _native(x, jnp.concatenate(moved, -1), (m, n), pad)
+    return y.reshape(B, H // m, W // n, m, n, O).swapaxes(2, 3).reshape(B, H, W, O)
+
 
 def _products(x, w, g, pad):
     """Gradients with respect to x and w of a convolution without stride, its own ``pad`` per axis.
 
-    The kernel's: one product of x, moved by each of the kernel's columns, with g, moved by each of its rows.
+    The kernel's: products of x, moved by each of the kernel's columns, with g, moved by each of its rows; of as many
+    images at once as stay in cache.
     """
-    (K, L, I, O), H, width = w.shape, x.shape[1], g.shape[2]
-    dx = _native(g, w[::-1, ::-1].swapaxes(2, 3), pad=(K - 1 - pad[0], L - 1 - pad[1]))
-    x = jnp.pad(x, ((0, 0), (0, 0), (pad[1],) * 2, (0, 0)))
-    g = jnp.pad(g, ((0, 0), (K - 1 - pad[0],) * 2, (0, 0), (0, 0)))
-    x_BxHxWxLI = jnp.concatenate([x[:, :, i : i + width] for i in range(L)], -1)
-    g_BxHxWxKO = jnp.concatenate([g[:, K - 1 - k : K - 1 - k + H] for k in range(K)], -1)
-    dw_LIxKO = x_BxHxWxLI.reshape(-1, L * I).T @ g_BxHxWxKO.reshape(-1, K * O)
+    (K, L, I, O), B, H, width = w.shape, x.shape[0], x.shape[1], g.shape[2]
+    dx = _side_by_side(g, w[::-1, ::-1].swapaxes(2, 3), (K - 1 - pad[0], L - 1 - pad[1]))
+    most = max(CACHE * B // x.nbytes, 1)
+    images = max(n for n in range(1, min(most, B) + 1) if B % n == 0)
+
+    def add_images(i, dw_LIxKO):
+        x_, g_ = (lax.dynamic_slice_in_dim(v, i * images, images) for v in (x, g))
+        x_ = jnp.pad(x_, ((0, 0), (0, 0), (pad[1],) * 2, (0, 0)))
+        g_ = jnp.pad(g_, ((0, 0), (K - 1 - pad[0],) * 2, (0, 0), (0, 0)))
+        x_BxHxWxLI = jnp.concatenate([x_[:, :, i : i + width] for i in range(L)], -1)
+        g_BxHxWxKO = jnp.concatenate([g_[:, K - 1 - k : K - 1 - k + H] for k in range(K)], -1)
+        return dw_LIxKO + x_BxHxWxLI.reshape(-1, L * I).T @ g_BxHxWxKO.reshape(-1, K * O)
+
+    dw_LIxKO = lax.fori_loop(0, B // images, add_images, jnp.zeros((L * I, K * O), x.dtype))
     return dx, dw_LIxKO.reshape(L, I, K, O).transpose(2, 0, 1, 3)
 
 
@@ -181,20 +211,31 @@ def _is_small(x_BxHxWxC) -> bool:
     return x_BxHxWxC.shape[1] * x_BxHxWxC.shape[2] <= 16
 
 
-def _as_matrix(x_BxHxWxI, w_KxKxIxO, kernel_2, dilation_2):
+def _as_matrix(x_BxHxWxI, w_KxLxIxO, kernel_2, dilation_2):
     """The convolution as one product; 0/1 maps say by which tap a position is moved to another."""
-    (B, H, W, _), K = x_BxHxWxI.shape, w_KxKxIxO.shape[0]
-    offset_K = jnp.arange(K) - K // 2
+    B, H, W, _ = x_BxHxWxI.shape
 
-    def moves(size, kernel, dilation):
+    def moves(size, taps, kernel, dilation):
         apart_SxS = jnp.arange(size)[:, None] - jnp.arange(size)[None]
+        offset_K = jnp.arange(taps) - taps // 2
         live_K = jnp.abs(offset_K) <= kernel // 2
         by_tap_SxSxK = (apart_SxS[:, :, None] == (offset_K * dilation)[None, None]) & live_K[None, None]
-        return by_tap_SxSxK.astype(w_KxKxIxO.dtype)
+        return by_tap_SxSxK.astype(w_KxLxIxO.dtype)
 
-    rows_HxHxK, columns_WxWxK = (moves(*of) for of in zip((H, W), kernel_2, dilation_2, strict=True))
-    matrix = jnp.einsum("hyk,wxl,klio->hwiyxo", rows_HxHxK, columns_WxWxK, w_KxKxIxO)
-    return (x_BxHxWxI.reshape(B, -1) @ matrix.reshape(H * W * w_KxKxIxO.shape[2], -1)).reshape(B, H, W, -1)
+    rows_HxHxK, columns_WxWxL = (
+        moves(*of) for of in zip((H, W), w_KxLxIxO.shape[:2], kernel_2, dilation_2, strict=True)
+    )
+    matrix = jnp.einsum("hyk,wxl,klio->hwiyxo", rows_HxHxK, columns_WxWxL, w_KxLxIxO)
+    return (x_BxHxWxI.reshape(B, -1) @ matrix.reshape(H * W * w_KxLxIxO.shape[2], -1)).reshape(B, H, W, -1)
+
+
+def _is_tiny(x_BxHxWxC) -> bool:
+    """Whether that matrix is faster than XLA's convolution, too."""
+    return x_BxHxWxC.shape[1] * x_BxHxWxC.shape[2] <= 4
+
+
+def _whole(x, w):
+    return _as_matrix(x, w, w.shape[:2], (1, 1))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
