@@ -93,9 +93,9 @@ def conv(x_BxHxWxI: jax.Array, w_KxLxIxO: jax.Array, stride: int = 1) -> jax.Arr
 
 def _conv_fwd(x, w, stride):
     def cpu(x, w):
-        if stride > 1:
-            return _native(x, w, stride)
-        return _whole(x, w) if _is_tiny(x) else _side_by_side(x, w, (w.shape[0] // 2, w.shape[1] // 2))
+        if _is_tiny(x, stride):
+            return _whole(x, w, stride)
+        return _native(x, w, stride) if stride > 1 else _side_by_side(x, w, (w.shape[0] // 2, w.shape[1] // 2))
 
     return lax.platform_dependent(x, w, cpu=cpu, default=partial(_native, stride=stride)), (x, w)
 
@@ -107,8 +107,10 @@ def _conv_bwd(stride, residuals, g):
         return jax.vjp(partial(_native, stride=stride), x, w)[1](g)
 
     def products(x, w, g):
+        if _is_tiny(x, stride):
+            return jax.vjp(partial(_whole, stride=stride), x, w)[1](g)
         if stride == 1:
-            return jax.vjp(_whole, x, w)[1](g) if _is_tiny(x) else _products(x, w, g, (w.shape[0] // 2, w.shape[1] // 2))
+            return _products(x, w, g, (w.shape[0] // 2, w.shape[1] // 2))
         plain, back = jax.vjp(partial(_without_stride, stride), x, w)
         return back(_products(*plain, g, (0, 0)))
 
@@ -211,12 +213,13 @@ def _is_small(x_BxHxWxC) -> bool:
     return x_BxHxWxC.shape[1] * x_BxHxWxC.shape[2] <= 16
 
 
-def _as_matrix(x_BxHxWxI, w_KxLxIxO, kernel_2, dilation_2):
+def _as_matrix(x_BxHxWxI, w_KxLxIxO, kernel_2, dilation_2, stride: int = 1):
     """The convolution as one product; 0/1 maps say by which tap a position is moved to another."""
     B, H, W, _ = x_BxHxWxI.shape
+    h, v = -(-H // stride), -(-W // stride)
 
     def moves(size, taps, kernel, dilation):
-        apart_SxS = jnp.arange(size)[:, None] - jnp.arange(size)[None]
+        apart_SxS = jnp.arange(size)[:, None] - jnp.arange(0, size, stride)[None]
         offset_K = jnp.arange(taps) - taps // 2
         live_K = jnp.abs(offset_K) <= kernel // 2
         by_tap_SxSxK = (apart_SxS[:, :, None] == (offset_K * dilation)[None, None]) & live_K[None, None]
@@ -226,16 +229,16 @@ def _as_matrix(x_BxHxWxI, w_KxLxIxO, kernel_2, dilation_2):
         moves(*of) for of in zip((H, W), w_KxLxIxO.shape[:2], kernel_2, dilation_2, strict=True)
     )
     matrix = jnp.einsum("hyk,wxl,klio->hwiyxo", rows_HxHxK, columns_WxWxL, w_KxLxIxO)
-    return (x_BxHxWxI.reshape(B, -1) @ matrix.reshape(H * W * w_KxLxIxO.shape[2], -1)).reshape(B, H, W, -1)
+    return (x_BxHxWxI.reshape(B, -1) @ matrix.reshape(H * W * w_KxLxIxO.shape[2], -1)).reshape(B, h, v, -1)
 
 
-def _is_tiny(x_BxHxWxC) -> bool:
+def _is_tiny(x_BxHxWxC, stride: int) -> bool:
     """Whether that matrix is faster than XLA's convolution, too."""
-    return x_BxHxWxC.shape[1] * x_BxHxWxC.shape[2] <= 4
+    return -(-x_BxHxWxC.shape[1] // stride) * -(-x_BxHxWxC.shape[2] // stride) <= 4
 
 
-def _whole(x, w):
-    return _as_matrix(x, w, w.shape[:2], (1, 1))
+def _whole(x, w, stride):
+    return _as_matrix(x, w, w.shape[:2], (1, 1), stride)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
