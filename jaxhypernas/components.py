@@ -5,7 +5,7 @@ from functools import cached_property
 
 import jax
 
-from jaxhypernas import data, search
+from jaxhypernas import data, predict, search
 from jaxhypernas.config import Config
 from jaxhypernas.generators import GENERATORS
 from jaxhypernas.mesh import make_mesh
@@ -38,9 +38,19 @@ class Components:
         return search.STRATEGIES[self.config.strategy](self.space, self.config.search)
 
     @cached_property
-    def target(self):
-        """The family of networks."""
-        return TARGETS[self.config.space](self.config, self.dataset.image, self.dataset.classes)
+    def _execution(self) -> tuple[int, Target]:
+        target = TARGETS[self.config.space](self.config, self.dataset.image, self.dataset.classes)
+        return predict.choose(self.config.execution, target, jax.default_backend())
+
+    @property
+    def chunk(self) -> int:
+        """Candidates side by side on a device."""
+        return self._execution[0]
+
+    @property
+    def target(self) -> Target:
+        """The family of networks, in the form chosen."""
+        return self._execution[1]
 
     @cached_property
     def generator(self):
@@ -64,6 +74,7 @@ class Components:
         config = replace(self.config, cells=replace(cells, nodes=cells.train_nodes))
         shape = self.dataset.image, self.dataset.classes
         space, target = SPACES[config.space](config, *shape), TARGETS[config.space](config, *shape)
+        _, target = predict.choose(config.execution, target, jax.default_backend())
         generator = GENERATORS[config.generator](config, space, target)
         if jax.eval_shape(generator.init, self.key) != jax.eval_shape(self.generator.init, self.key):
             raise UserError(

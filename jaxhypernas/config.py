@@ -9,6 +9,7 @@ from pathlib import Path
 from jaxhypernas import generators, spaces
 from jaxhypernas.data import DataConfig
 from jaxhypernas.generators import GENERATORS, GhnConfig, SmashConfig
+from jaxhypernas.predict import ExecutionConfig
 from jaxhypernas.retrain import RetrainConfig
 from jaxhypernas.score import ScoreConfig
 from jaxhypernas.search import STRATEGIES, SearchConfig
@@ -32,6 +33,7 @@ class Config:
     ghn: GhnConfig = field(default_factory=GhnConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, learning_rate=1e-2))
     score: ScoreConfig = field(default_factory=ScoreConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     search: SearchConfig = field(default_factory=lambda: SearchConfig(number=1000))
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
 

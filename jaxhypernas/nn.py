@@ -43,8 +43,12 @@ def _window_sum(x_BxHxWxC, combine, fill):
 
 def average_pool_3x3(x_BxHxWxC: jax.Array) -> jax.Array:
     """Mean of the 3x3 window's positions inside the image, stride 1."""
-    count_1xHxWx1 = _window_sum(jnp.ones((1, *x_BxHxWxC.shape[1:3], 1), x_BxHxWxC.dtype), jnp.add, 0)
-    return _window_sum(x_BxHxWxC, jnp.add, 0) / count_1xHxWx1
+    return _window_sum(x_BxHxWxC, jnp.add, 0) / window_count(x_BxHxWxC)
+
+
+def window_count(x_BxHxWxC: jax.Array) -> jax.Array:
+    """How many positions of the 3x3 window around each lie inside the image, 1 x H x W x 1."""
+    return _window_sum(jnp.ones((1, *x_BxHxWxC.shape[1:3], 1), x_BxHxWxC.dtype), jnp.add, 0)
 
 
 def max_pool_3x3(x_BxHxWxC: jax.Array) -> jax.Array:
@@ -127,7 +131,7 @@ WIDE, CACHE = 32, 256 * 1024
 def _side_by_side(x, w, pad):
     """The convolution without stride, neighbouring positions' outputs as channels of one with a larger kernel and
     stride: it does up to twice the arithmetic and is faster, as products with few columns are slow."""
-    (K, L, I, O), (B, H, W, _) = w.shape, x.shape
+    (K, L, _, O), (B, H, W, _) = w.shape, x.shape
     H, W = H + 2 * pad[0] + 1 - K, W + 2 * pad[1] + 1 - L
     n = 2 if L > 1 and W % 2 == 0 and 2 * O <= WIDE else 1
     m = 2 if K > 1 and H % 2 == 0 and 2 * n * O <= WIDE else 1

@@ -5,7 +5,8 @@ population split over devices. With ``chunk=1`` there is no `vmap` at all: branc
 """
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxhypernas.mesh import ARCH
-from jaxhypernas.types import Arch, Generator, Params, Target
+from jaxhypernas.types import Arch, Generator, Params, Target, UserError
 
 
 def bind(target: Target, generator: Generator) -> Callable[[Params, Arch, jax.Array], jax.Array]:
@@ -22,9 +23,34 @@ def bind(target: Target, generator: Generator) -> Callable[[Params, Arch, jax.Ar
     return lambda phi, arch, x: target.apply(generator.generate(phi, arch), arch, x)
 
 
-def default_chunk() -> int:
-    """Candidates side by side: 1 on CPU, where they stay in cache and branch; 8 on accelerators."""
-    return 1 if jax.default_backend() == "cpu" else 8
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """How candidates run: the same results to rounding, at another speed."""
+
+    chunk: int = 0  # candidates side by side on a device; 0: chosen by platform
+    form: Literal["auto", "branch", "fused"] = "auto"  # branch: each op of a node is a branch, of which vmap computes
+    # all; fused: one convolution whatever the op, in spaces that allow it
+
+    def __post_init__(self):
+        if self.chunk < 0:
+            raise UserError(f"execution.chunk: {self.chunk} must be 0 (automatic) or more")
+
+
+def choose(config: ExecutionConfig, target: Target, platform: str) -> tuple[int, Target]:
+    """The chunk, and the target in its form, for a platform ("cpu", "tpu", "gpu").
+
+    What was measured (experiments/LOG.md): on CPU one candidate at a time, which stays in cache and branches; on
+    accelerators some side by side and fused. Where ops can't be fused, a TPU branches, too, and a GPU, which small
+    kernels one after the other would leave idle, computes every branch.
+
+    Raises:
+        UserError: form "fused" for a space that has none.
+    """
+    fused = target.fused if config.form == "fused" or (config.form == "auto" and platform != "cpu") else None
+    if config.form == "fused" and fused is None:
+        raise UserError("execution.form: the ops of this space can't be fused: set it to branch")
+    chunk = config.chunk or (8 if fused is not None or platform == "gpu" else 1)
+    return chunk, target if fused is None else target._replace(apply=fused)
 
 
 def map_candidates(f: Callable[[Any], Any], population: Any, chunk: int) -> Any:

@@ -25,7 +25,7 @@ from jaxhypernas.checkpoint import Checkpoints
 from jaxhypernas.components import Components
 from jaxhypernas.config import Config
 from jaxhypernas.mesh import ARCH
-from jaxhypernas.predict import bind, default_chunk, mean_candidates, mean_over_mesh
+from jaxhypernas.predict import bind, mean_candidates, mean_over_mesh
 from jaxhypernas.retrain import make_retrain
 from jaxhypernas.score import make_score, score_one
 from jaxhypernas.table import Table
@@ -132,9 +132,9 @@ class Run(Components):
         return restored and restored[1]
 
     def _train_from(self, state: TrainState, checkpoints: Checkpoints) -> TrainState:
-        config, chunk = self.config.train, self.config.score.chunk or default_chunk()
+        config = self.config.train
         per_device = config.architectures // self.mesh.shape[ARCH]
-        chunk = max(c for c in range(1, min(chunk, per_device) + 1) if per_device % c == 0)
+        chunk = max(c for c in range(1, min(self.chunk, per_device) + 1) if per_device % c == 0)
 
         def mean(f, replicated, population):
             return mean_over_mesh(self.mesh, lambda r, p: mean_candidates(partial(f, r), p, chunk))(
@@ -205,8 +205,7 @@ class Run(Components):
 
     @cached_property
     def _score(self):
-        chunk = self.config.score.chunk or default_chunk()
-        return make_score(partial(score_one, self.target, self.generator), self.mesh, chunk)
+        return make_score(partial(score_one, self.target, self.generator), self.mesh, self.chunk)
 
     def _evaluate(self, population: Arch, ids: list[str]) -> Scores:
         """Validation scores of canonical candidates."""

@@ -24,13 +24,10 @@ class ScoreConfig:
     """How to score."""
 
     batch: int = 64  # images per batch at most: BatchNorm's statistics come from it, and there are at least 10 batches
-    chunk: int = 0  # candidates side by side on a device; 0: chosen by backend
 
     def __post_init__(self):
         if self.batch < 2:
             raise UserError(f"score.batch: {self.batch} must be at least 2, BatchNorm needs a batch")
-        if self.chunk < 0:
-            raise UserError(f"score.chunk: {self.chunk} must be 0 (automatic) or more")
 
 
 class Batches(NamedTuple):

@@ -16,6 +16,7 @@ import reference_cells as ref
 from tiny import TINY
 
 from jaxhypernas.generators import standalone
+from jaxhypernas.predict import ExecutionConfig, choose
 from jaxhypernas.score import divergence_one
 from jaxhypernas.spaces import SPACES, CellConfig, ghn, nasbench201, one_shot, pnas
 from jaxhypernas.spaces.nasbench201 import all_archs, choices, from_choices
@@ -161,6 +162,39 @@ def test_unused_weights_get_no_gradient(name):
         for g in jax.tree.leaves({k: v for k, v in gradient.items() if k != "cells"} if any(alive) else {}):
             assert (g != 0).mean() > 0.5
     assert any(not all(ref.live(name, ref.parse(name, text))[0]) for text in chosen(name))
+
+
+def test_fused_candidates_side_by_side_are_the_loop():
+    """Logits and gradients in float64: one convolution per node against a branch per op."""
+    space, target, *_ = parts("nasbench201")
+    texts = chosen("nasbench201")
+    thetas = stack([random_theta("nasbench201", i) for i in range(len(texts))])
+    archs = stack([space.from_string(text) for text in texts])
+
+    def forward(theta, arch):
+        logits = target.fused(theta, arch, jnp.asarray(X))
+        return loss(logits), logits
+
+    with jax.enable_x64(True):
+        gradients, logits = jax.jit(jax.vmap(jax.grad(forward, has_aux=True)))(thetas, archs)
+    expected = stack([gradient for _, gradient in evaluated("nasbench201")])
+    np.testing.assert_allclose(logits, stack([x for x, _ in evaluated("nasbench201")]), rtol=1e-9, atol=1e-9)
+    for a, b in zip(*map(jax.tree.leaves, (gradients, expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", CELL_SPACES)
+def test_which_spaces_can_be_fused(name):
+    target = parts(name)[1]
+    assert (target.fused is not None) == (name == "nasbench201")
+    for platform, chunk in {"cpu": 1, "tpu": 8 if target.fused else 1, "gpu": 8}.items():
+        found, chosen_target = choose(ExecutionConfig(), target, platform)
+        assert found == chunk
+        assert chosen_target.apply is (target.fused if target.fused and platform != "cpu" else target.apply)
+    assert choose(ExecutionConfig(chunk=3, form="branch"), target, "tpu") == (3, target)
+    if target.fused is None:
+        with pytest.raises(UserError, match=r"execution\.form: the ops of this space"):
+            choose(ExecutionConfig(form="fused"), target, "cpu")
 
 
 @pytest.mark.parametrize("name", CELL_SPACES)

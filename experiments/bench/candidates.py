@@ -125,8 +125,8 @@ def make_schemes(shape: Shape, mode: str, repeats: int, only=None) -> tuple[dict
     def alone():
         number = min(A, 3)
         programs = [
-            (jax.jit(lambda theta, x, y, c=tuple(map(int, c)): one(jax_network)(theta, c, x, y)), i)
-            for i, c in enumerate(choice_Ax6[:number])
+            (jax.jit(lambda theta, x, y, c=c: one(jax_network)(theta, c, x, y)), i)
+            for i, c in enumerate(map(tuple, choice_Ax6[:number].tolist()))
         ]
         each = [jax.tree.map(lambda v, i=i: v[i], theta) for i in range(number)]
         return Scheme(lambda: [f(each[i], x, y) for f, i in programs], number, repeats if mode == "score" else 1)
@@ -160,7 +160,9 @@ def make_schemes(shape: Shape, mode: str, repeats: int, only=None) -> tuple[dict
         "jit each": alone,
         "torch": torch_loop,
     }
-    return {name: maker() for name, maker in makers.items() if only is None or name in only}, flops * (1 if mode == "score" else 3)
+    return {name: maker() for name, maker in makers.items() if only is None or name in only}, flops * (
+        1 if mode == "score" else 3
+    )
 
 
 def _single():
@@ -231,7 +233,10 @@ def main(args: Args) -> None:
     rows = [row for name in args.shapes for mode in args.modes for row in measure(name, mode, args, peak)]
     speed = {row["case"]: row["images_candidates_per_s"] for row in rows}
     ratios = [
-        {"case": f"{name}/{mode}/{other}", "ratio": round(speed[f"{name}/{mode}/ours"] / speed[f"{name}/{mode}/{other}"], 2)}
+        {
+            "case": f"{name}/{mode}/{other}",
+            "ratio": round(speed[f"{name}/{mode}/ours"] / speed[f"{name}/{mode}/{other}"], 2),
+        }
         for name in args.shapes
         for mode in args.modes
         for other in ("torch", "naive")

@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import torch
 from jax import lax
 from torch import nn
-from torch.nn import functional as F
 
 from jaxhypernas.spaces.nasbench201 import EDGES
 
 NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
 
-# --- JAX: `lax.switch` under `jax.vmap`, XLA's convolutions, automatic differentiation ---------------------------------
+# --- JAX: `lax.switch` under `jax.vmap`, XLA's convolutions, automatic differentiation ------------------------------
 
 
 def _conv(x, w, stride=1):
@@ -79,7 +78,7 @@ def jax_network(theta, choice_6, x_BxHxWxC: jax.Array) -> jax.Array:
     return jax.nn.relu(_norm(x)).mean((1, 2)) @ theta["head"] + theta["bias"][None]
 
 
-# --- PyTorch: a module per architecture --------------------------------------------------------------------------------
+# --- PyTorch: a module per architecture -----------------------------------------------------------------------------
 
 
 def _torch_conv(w, stride=1):
@@ -150,4 +149,4 @@ class TorchNetwork(nn.Module):
         self.head.bias.data = torch.from_numpy(theta["bias"].copy())
 
     def forward(self, x):
-        return self.head(F.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
+        return self.head(self.features(x).mean((2, 3)))

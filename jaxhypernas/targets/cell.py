@@ -6,7 +6,9 @@ Stem (3x3, BatchNorm), three stages of cells, BatchNorm, ReLU, global mean, line
    inside it, and what it pools is brought to C channels by the 1x1 that every cell has (no factorised reduction).
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,9 @@ def cell_network(structure: CellStructure, config: CellConfig, image: tuple[int,
     width = 1 if residual else structure.written
     weight_spec, nodes = _weights(structure, config, image, classes)
 
-    def apply(structure: CellStructure, theta: Params, arch: CellArch, x_BxHxWxC: jax.Array) -> jax.Array:
+    def apply(
+        structure: CellStructure, form: "_Form", theta: Params, arch: CellArch, x_BxHxWxC: jax.Array
+    ) -> jax.Array:
         x = nn.batch_norm(nn.conv(x_BxHxWxC, theta["stem"]))
         before = (x,) * structure.inputs  # the outputs of the last cells, newest first
         for s in range(STAGES):
@@ -43,7 +47,7 @@ def cell_network(structure: CellStructure, config: CellConfig, image: tuple[int,
 
             def step(before, w, s=s):
                 inputs = before if residual else [_project(b, p) for b, p in zip(before, w["project"], strict=True)]
-                states = _cell(structure, arch, w["cell"], inputs)
+                states = _cell(structure, form, arch, w["cell"], inputs)
                 if residual:
                     out = jnp.tensordot(arch.out_S.astype(x.dtype), states, 1)
                 else:
@@ -57,7 +61,14 @@ def cell_network(structure: CellStructure, config: CellConfig, image: tuple[int,
         x_BxC = jax.nn.relu(nn.batch_norm(before[0])).mean((1, 2))
         return x_BxC @ theta["head"] + theta["bias"][None]
 
-    return Target(weight_spec, partial(apply, structure), nodes, partial(apply, structure.relaxed))
+    can_fuse = structure.ops_at_once == 1 and all(OPS[name].kernel for name in structure.ops)
+    return Target(
+        weight_spec,
+        partial(apply, structure, BRANCH),
+        nodes,
+        partial(apply, structure.relaxed, BRANCH),
+        partial(apply, structure, FUSED) if can_fuse else None,
+    )
 
 
 def _weights(structure, config, image, classes):
@@ -98,7 +109,7 @@ def _weights(structure, config, image, classes):
     return weight_spec, nodes
 
 
-def _cell(structure, arch, w, inputs):
+def _cell(structure, form, arch, w, inputs):
     """All states of one cell, S x B x H x W x C."""
     weight_NxR, read_NxR = lax.top_k(arch.read_NxS, structure.reads)
     nodes = {
@@ -108,11 +119,11 @@ def _cell(structure, arch, w, inputs):
         "weight": weight_NxR.astype(inputs[0].dtype),
         "write": jnp.array(structure.write_N, jnp.int32),
     }
-    return _states(structure, w, nodes, jnp.stack(inputs))
+    return _states(structure, form, w, nodes, jnp.stack(inputs))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _states(structure, w, nodes, inputs_IxBxHxWxC):
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _states(structure, form, w, nodes, inputs_IxBxHxWxC):
     """The states after all nodes. Its own VJP: states, and their gradients, are added to in place, and nothing else is
     kept: a state is complete before a node reads it, and what autodiff would keep of ops, it keeps of all, chosen or
     not."""
@@ -120,7 +131,7 @@ def _states(structure, w, nodes, inputs_IxBxHxWxC):
     def step(states, own):
         w, node = own
         states, x = lax.optimization_barrier((states, _read(structure, node, states)))
-        return states.at[node["write"]].add(_ops(structure, w, node, x)), None
+        return states.at[node["write"]].add(form.ops(structure, w, node, x)), None
 
     zeros = jnp.zeros((structure.written, *inputs_IxBxHxWxC.shape[1:]), inputs_IxBxHxWxC.dtype)
     return lax.scan(step, jnp.concatenate([inputs_IxBxHxWxC, zeros]), (w, nodes))[0]
@@ -132,18 +143,18 @@ def _read(structure, node, states):
     return sum(node["weight"][r] * states[node["read"][r]] for r in range(structure.reads))
 
 
-def _states_fwd(structure, w, nodes, inputs):
-    states = _states(structure, w, nodes, inputs)
+def _states_fwd(structure, form, w, nodes, inputs):
+    states = _states(structure, form, w, nodes, inputs)
     return states, (w, nodes, states)
 
 
-def _states_bwd(structure, residuals, g_states):
+def _states_bwd(structure, form, residuals, g_states):
     w, nodes, states = residuals
 
     def step(g_states, own):
         w, node = own
         g_states, g = lax.optimization_barrier((g_states, g_states[node["write"]]))
-        g_w, g_x = _ops_vjp(structure, w, node, _read(structure, node, states), g)
+        g_w, g_x = form.vjp(structure, w, node, _read(structure, node, states), g)
         for r in range(structure.reads):
             g_states = g_states.at[node["read"][r]].add(g_x if structure.reads == 1 else node["weight"][r] * g_x)
         return g_states, g_w
@@ -155,8 +166,15 @@ def _states_bwd(structure, residuals, g_states):
 _states.defvjp(_states_fwd, _states_bwd)
 
 
-def _ops(structure, w, node, x):
-    """The sum of a node's ops: one branch if it has one op at most, else a branch for each."""
+class _Form(NamedTuple):
+    """How the ops of a node run, and their gradients."""
+
+    ops: Callable[..., jax.Array]  # (structure, w, node, x) -> the sum of the node's ops
+    vjp: Callable[..., tuple[Params, jax.Array]]  # (structure, w, node, x, g) -> gradients with respect to w and x
+
+
+def _branches(structure, w, node, x):
+    """One branch if a node has one op at most, else a branch for each."""
     branches = [partial(_op, name) for name in structure.ops]
     if structure.ops_at_once == 1:
         return lax.switch(node["chosen"], [*branches, lambda w, x: jnp.zeros_like(x)], w, x)
@@ -166,8 +184,7 @@ def _ops(structure, w, node, x):
     return y
 
 
-def _ops_vjp(structure, w, node, x, g):
-    """Gradients with respect to w and x."""
+def _branches_vjp(structure, w, node, x, g):
     branches = [partial(_op_vjp, name) for name in structure.ops]
     zero = jax.tree.map(jnp.zeros_like, (w, x))
     if structure.ops_at_once == 1:
@@ -184,12 +201,31 @@ def _ops_vjp(structure, w, node, x, g):
     return total
 
 
+def _fused(structure, w, node, x):
+    """The chosen op, or none, as a convolution: its kernel is selected, not its output."""
+    C, ops = x.shape[-1], {name: OPS[name] for name in structure.ops}
+    kernels_Ox3x3xCxC = jnp.stack([op.kernel(w.get(name, {}), C) for name, op in ops.items() if op.kernel])
+    kernel = jnp.tensordot(node["op"].astype(x.dtype), kernels_Ox3x3xCxC, 1)
+    weighted = node["op"] @ np.array([bool(op.shapes(C)) for op in ops.values()], np.int32) > 0
+    mean = node["op"] @ np.array([op.mean for op in ops.values()], np.int32) > 0
+    y = nn.conv(jnp.where(weighted, jax.nn.relu(x), x), kernel)
+    y = y / jnp.where(mean, nn.window_count(x), 1)
+    return jnp.where(weighted, nn.batch_norm(y), y)
+
+
+def _fused_vjp(structure, w, node, x, g):
+    return jax.vjp(lambda w, x: _fused(structure, w, node, x), w, x)[1](g)
+
+
 def _op(name, w, x):
     return OPS[name].apply(w.get(name, {}), x)
 
 
 def _op_vjp(name, w, x, g):
     return jax.vjp(partial(_op, name), w, x)[1](g)
+
+
+BRANCH, FUSED = _Form(_branches, _branches_vjp), _Form(_fused, _fused_vjp)
 
 
 def _reduce(w, x):

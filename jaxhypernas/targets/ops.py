@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxhypernas import nn
 
@@ -16,17 +17,26 @@ class Op(NamedTuple):
 
     shapes: Callable[[int], dict[str, Any]]
     apply: Callable[[dict[str, jax.Array], jax.Array], jax.Array]  # (weights, x_BxHxWxC) -> y_BxHxWxC
+    kernel: Callable[[dict[str, jax.Array], int], jax.Array] | None = None  # (weights, C) -> 3x3xCxC: the op as one
+    # convolution, with ReLU before it and BatchNorm after it if it has weights; None: it isn't one
+    mean: bool = False  # that convolution adds what the op averages
 
 
 def _conv(*kernels: tuple[int, int]) -> Op:
     """Convolutions one after the other."""
+    [(height, width), *more] = kernels
+
+    def kernel(w, C):
+        around = [((3 - n) // 2,) * 2 for n in (height, width)]
+        return jnp.pad(w["conv0"], (*around, (0, 0), (0, 0)))
 
     def apply(w, x):
         for i in range(len(kernels)):
             x = nn.batch_norm(nn.conv(jax.nn.relu(x), w[f"conv{i}"]))
         return x
 
-    return Op(lambda C: {f"conv{i}": (*kernel, C, C) for i, kernel in enumerate(kernels)}, apply)
+    fits = not more and max(height, width) <= 3
+    return Op(lambda C: {f"conv{i}": (*k, C, C) for i, k in enumerate(kernels)}, apply, kernel if fits else None)
 
 
 def _separable(kernel: int, times: int, dilation: int = 1) -> Op:
@@ -43,15 +53,18 @@ def _separable(kernel: int, times: int, dilation: int = 1) -> Op:
     return Op(shapes, apply)
 
 
-def _plain(apply: Callable[[jax.Array], jax.Array]) -> Op:
-    return Op(lambda C: {}, lambda w, x: apply(x))
+def _plain(apply: Callable[[jax.Array], jax.Array], taps_3x3: list[list[int]] | None = None, mean: bool = False) -> Op:
+    def kernel(w, C):
+        return jnp.array(taps_3x3, float)[:, :, None, None] * jnp.eye(C)[None, None]
+
+    return Op(lambda C: {}, lambda w, x: apply(x), kernel if taps_3x3 else None, mean)
 
 
 OPS = {
-    "skip_connect": _plain(lambda x: x),
+    "skip_connect": _plain(lambda x: x, [[0, 0, 0], [0, 1, 0], [0, 0, 0]]),
     "nor_conv_1x1": _conv((1, 1)),
     "nor_conv_3x3": _conv((3, 3)),
-    "avg_pool_3x3": _plain(nn.average_pool_3x3),
+    "avg_pool_3x3": _plain(nn.average_pool_3x3, [[1, 1, 1]] * 3, mean=True),
     "max_pool_3x3": _plain(nn.max_pool_3x3),
     "sep_conv_3x3": _separable(3, 2),
     "sep_conv_5x5": _separable(5, 2),
