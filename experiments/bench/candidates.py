@@ -1,23 +1,23 @@
 """How fast do many different architectures run, against what a user would write instead?
 
-Claim (two CPU cores): the library's own choice of chunk and form scores candidates 6, 2 and 1.5 times as fast as a
-PyTorch loop over modules (tiny, proxy, full) and trains them 4 and 1.4 times as fast (tiny, proxy); 8 and 20 times and
-10 times as fast as a `jax.vmap` of `lax.switch`.
+Claim (two CPU cores): the library's choice of chunk and form scores candidates 6, 2 and 1.5 times as fast as a PyTorch
+loop over modules (tiny, proxy, full) and trains them 4 and 1.4 times as fast (tiny, proxy); it scores 8 and 20 times as
+fast as a `jax.vmap` of `lax.switch` and trains 10 times as fast.
 Command: python experiments/bench/candidates.py [--shapes tiny proxy full] [--modes score train] [--json]. Needs the
-extra `bench`. NAS-Bench-201's cells, random architectures, another set of weights for each, the same for all. Every
-scheme is compiled first; then all are timed in turns and the best of three counts. Useful FLOPs are those of the ops
-that an architecture chose; training counts three times the forward pass. Peak: the best product of large matrices here.
-Memory: what the process grew by at most while the scheme ran. What would run for minutes (the naive gradients) is
-timed once on the first few candidates, and so is what compiles each architecture alone.
+extra `bench`. NAS-Bench-201's cells, random architectures, another set of weights for each, the same for all schemes.
+Every scheme is compiled first; then all run in turns, three times or until that took 30 seconds, and the fastest
+counts. Useful FLOPs are those of the ops that an architecture chose; training counts three times the forward pass. The
+naive scheme trains the first two candidates on the first eight images only, and what compiles each architecture alone
+does it for the first three: times are per candidate and image. Peak: the fastest product of large matrices here.
+Memory: by how much the process grows at most while the scheme runs (Linux).
 """
 
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +27,13 @@ import tyro
 from networks import TorchNetwork, jax_network
 
 from jaxhypernas import predict, spaces
+from jaxhypernas.generators import standalone
 from jaxhypernas.mesh import make_mesh
 from jaxhypernas.nn import cross_entropy
 from jaxhypernas.spaces.nasbench201 import STRUCTURE, choices
 from jaxhypernas.targets import cell_network
+
+ENOUGH_S = 30
 
 
 class Shape(NamedTuple):
@@ -52,175 +55,174 @@ SHAPES = {
 class Args:
     shapes: tuple[str, ...] = tuple(SHAPES)
     modes: tuple[str, ...] = ("score", "train")
+    schemes: tuple[str, ...] = ()  # of those in `schemes`; none: all
     repeats: int = 3
     json: bool = False  # one JSON object as the last line
 
 
 class Scheme(NamedTuple):
-    run: Callable[[], object]
-    candidates: int
-    repeats: int
+    run: Callable[[], Any]
+    work: int  # candidates x images per run
+    compile_s: float
+
+
+class Case(NamedTuple):
+    """Candidates to run, and on what."""
+
+    target: Any
+    archs: Any
+    choice_Ax6: np.ndarray
+    theta: Any  # leading axis A
+    x: jax.Array
+    y: jax.Array
+    flops: float  # per candidate and image, on average
+
+    @property
+    def population(self):
+        return self.theta, self.archs
+
+
+def make_case(shape: Shape) -> Case:
+    space = spaces.nasbench201(shape.image, 10, shape.channels, shape.cells)
+    target = cell_network(STRUCTURE, spaces.CellConfig(shape.channels, shape.cells), shape.image, 10)
+    keys = jax.random.split(jax.random.key(0), shape.candidates)
+    archs = jax.vmap(lambda key: space.sample(key, 1.0))(keys)
+    theta = jax.jit(jax.vmap(standalone(target.weight_spec, target.nodes).init))(keys)
+    x = jax.random.normal(jax.random.key(2), (shape.batch, *shape.image))
+    y = jax.random.randint(jax.random.key(3), (shape.batch,), 0, 10)
+    flops = 2 * float(space.cost(jax.tree.map(np.asarray, archs)).flops.mean())
+    return Case(target, archs, np.asarray(choices(archs)), theta, x, y, flops)
+
+
+def loss(apply, mode: str):
+    """(theta, arch, x, y) -> the loss, or with its gradient."""
+
+    def value(theta, arch, x, y):
+        return cross_entropy(apply(theta, arch, x), y)
+
+    return value if mode == "score" else jax.value_and_grad(value)
+
+
+def compiled(f, work: int, *args) -> Scheme:
+    began = time.perf_counter()
+    program = jax.jit(f).lower(*args).compile()
+    return Scheme(lambda: program(*args), work, time.perf_counter() - began)
+
+
+def ours(case: Case, mode: str, execution: predict.ExecutionConfig) -> Scheme:
+    chunk, target = predict.choose(execution, case.target, jax.default_backend())
+
+    def local(batch, population):
+        return predict.map_candidates(lambda p: loss(target.apply, mode)(*p, *batch), population, chunk)
+
+    run = predict.split_candidates(make_mesh(), local)
+    return compiled(run, len(case.choice_Ax6) * len(case.y), (case.x, case.y), case.population)
+
+
+def naive(case: Case, mode: str) -> Scheme:
+    candidates, images = (len(case.choice_Ax6), len(case.y)) if mode == "score" else (2, 8)
+    some = jax.tree.map(lambda v: v[:candidates], (case.theta, case.choice_Ax6))
+    run = jax.vmap(loss(jax_network, mode), (0, 0, None, None))
+    return compiled(run, candidates * images, *some, case.x[:images], case.y[:images])
+
+
+def jit_each(case: Case, mode: str) -> Scheme:
+    """One program per architecture; the gradient on the first eight images, as XLA's is slow."""
+    images = len(case.y) if mode == "score" else 8
+    programs = []
+    for i, choice in enumerate(case.choice_Ax6[:3].tolist()):
+        theta = jax.tree.map(lambda v, i=i: v[i], case.theta)
+        run = lambda theta, x, y, c=tuple(choice): loss(jax_network, mode)(theta, c, x, y)  # noqa: E731
+        programs.append(compiled(run, images, theta, case.x[:images], case.y[:images]))
+    compile_s = sum(p.compile_s for p in programs)
+    return Scheme(lambda: [p.run() for p in programs], sum(p.work for p in programs), compile_s)
+
+
+def torch_loop(case: Case, mode: str) -> Scheme:
+    host = jax.tree.map(np.asarray, case.theta)
+    nets = [TorchNetwork(jax.tree.map(lambda v, i=i: v[i], host), c) for i, c in enumerate(case.choice_Ax6)]
+    images = torch.from_numpy(np.array(case.x)).permute(0, 3, 1, 2)  # in memory: channels last
+    labels = torch.from_numpy(np.array(case.y)).long()
+
+    def score():
+        with torch.inference_mode():
+            return [torch.nn.functional.cross_entropy(net(images), labels).item() for net in nets]
+
+    def train():
+        for net in nets:
+            net.zero_grad(set_to_none=True)
+            torch.nn.functional.cross_entropy(net(images), labels).backward()
+
+    same = ours(case, "score", predict.ExecutionConfig()).run()
+    np.testing.assert_allclose(score(), np.asarray(same), rtol=2e-3, atol=2e-3)
+    return Scheme(score if mode == "score" else train, len(nets) * len(labels), 0.0)
+
+
+def side_by_side(form):
+    return lambda case, mode: ours(case, mode, predict.ExecutionConfig(4, form))
+
+
+SCHEMES: dict[str, Callable[[Case, str], Scheme]] = {
+    "ours": lambda case, mode: ours(case, mode, predict.ExecutionConfig()),
+    "chunk 1, branch": lambda case, mode: ours(case, mode, predict.ExecutionConfig(1, "branch")),
+    "chunk 1, fused": lambda case, mode: ours(case, mode, predict.ExecutionConfig(1, "fused")),
+    "chunk 4, branch": side_by_side("branch"),
+    "chunk 4, fused": side_by_side("fused"),
+    "naive": naive,
+    "jit each": jit_each,
+    "torch": torch_loop,
+}
 
 
 def peak_gflops() -> float:
     a = jnp.ones((2048, 2048))
-    product = jax.jit(jnp.matmul)
-    jax.block_until_ready(product(a, a))
-    times = []
-    for _ in range(10):
-        began = time.perf_counter()
-        jax.block_until_ready(product(a, a))
-        times.append(time.perf_counter() - began)
-    return 2 * 2048**3 / min(times) / 1e9
+    product = compiled(jnp.matmul, 1, a, a)
+    return 2 * 2048**3 / min(seconds(product) for _ in range(10)) / 1e9
 
 
-def _status(field: str) -> float:
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
-    return int(line.split()[1]) / 1024
+def seconds(scheme: Scheme) -> float:
+    began = time.perf_counter()
+    jax.block_until_ready(scheme.run())
+    return time.perf_counter() - began
 
 
-def peak_mib(run: Callable[[], object]) -> float:
-    """MiB by which the process grows at most while it runs (Linux)."""
+def peak_mib(scheme: Scheme) -> float:
+    """By how much the process grows at most while the scheme runs."""
+
+    def status(field):
+        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+        return int(line.split()[1]) / 1024
+
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    jax.block_until_ready(run())
-    return max(_status("VmHWM") - before, 0.0)
+    before = status("VmRSS")
+    jax.block_until_ready(scheme.run())
+    return max(status("VmHWM") - before, 0.0)
 
 
-def make_schemes(shape: Shape, mode: str, repeats: int, only=None) -> tuple[dict[str, Scheme], float]:
-    """Each way of running the candidates, compiled, by name; useful FLOPs per candidate."""
-    space = spaces.nasbench201(shape.image, 10, shape.channels, shape.cells)
-    config = spaces.CellConfig(shape.channels, shape.cells)
-    target = cell_network(STRUCTURE, config, shape.image, 10)
-    A = shape.candidates
-    archs = jax.vmap(lambda key: space.sample(key, 1.0))(jax.random.split(jax.random.key(0), A))
-    choice_Ax6 = np.asarray(choices(archs))
-    theta = jax.jit(jax.vmap(partial(_weights, target.weight_spec)))(jax.random.split(jax.random.key(1), A))
-    x = jax.random.normal(jax.random.key(2), (shape.batch, *shape.image))
-    y = jax.random.randint(jax.random.key(3), (shape.batch,), 0, 10)
-    flops = float(space.cost(jax.tree.map(np.asarray, archs)).flops.mean()) * 2 * shape.batch
-    mesh = make_mesh()
-
-    def one(apply):
-        def loss(theta, arch, x, y):
-            return cross_entropy(apply(theta, arch, x), y)
-
-        return loss if mode == "score" else jax.value_and_grad(loss)
-
-    def ours(chunk, target=target, mesh=mesh):
-        f = one(target.apply)
-
-        def local(batch, population):
-            return predict.map_candidates(lambda p: f(*p, *batch), population, chunk)
-
-        program = jax.jit(predict.split_candidates(mesh, local))
-        return Scheme(lambda: program((x, y), (theta, archs)), A, repeats)
-
-    def naive():
-        number = A if mode == "score" else {"tiny": 8, "proxy": 4, "full": 2}[_name(shape)]
-        program = jax.jit(jax.vmap(one(jax_network), (0, 0, None, None)))
-        some = jax.tree.map(lambda v: v[:number], (theta, choice_Ax6))
-        return Scheme(lambda: program(*some, x, y), number, repeats if mode == "score" else 1)
-
-    def alone():
-        number = min(A, 3)
-        programs = [
-            (jax.jit(lambda theta, x, y, c=c: one(jax_network)(theta, c, x, y)), i)
-            for i, c in enumerate(map(tuple, choice_Ax6[:number].tolist()))
-        ]
-        each = [jax.tree.map(lambda v, i=i: v[i], theta) for i in range(number)]
-        return Scheme(lambda: [f(each[i], x, y) for f, i in programs], number, repeats if mode == "score" else 1)
-
-    def torch_loop():
-        host = jax.tree.map(np.asarray, theta)
-        nets = [TorchNetwork(jax.tree.map(lambda v, i=i: v[i], host), choice_Ax6[i]) for i in range(A)]
-        images = torch.from_numpy(np.array(x)).permute(0, 3, 1, 2)
-        labels = torch.from_numpy(np.array(y)).long()
-
-        def score():
-            with torch.inference_mode():
-                return [torch.nn.functional.cross_entropy(net(images), labels) for net in nets]
-
-        def train():
-            for net in nets:
-                net.zero_grad(set_to_none=True)
-                torch.nn.functional.cross_entropy(net(images), labels).backward()
-
-        _check(score(), jax.jit(lambda: jax.lax.map(lambda p: one_loss(target.apply)(*p, x, y), (theta, archs)))())
-        return Scheme(score if mode == "score" else train, A, repeats)
-
-    def one_loss(apply):
-        return lambda theta, arch, x, y: cross_entropy(apply(theta, arch, x), y)
-
-    makers = {
-        "ours": lambda: ours(predict.default_chunk()),
-        "chunk 1": lambda: ours(1, mesh=_single()),
-        "chunk 4": lambda: ours(4 if A % 8 == 0 else 5),
-        "naive": naive,
-        "jit each": alone,
-        "torch": torch_loop,
-    }
-    return {name: maker() for name, maker in makers.items() if only is None or name in only}, flops * (
-        1 if mode == "score" else 3
-    )
-
-
-def _single():
-    types = (jax.sharding.AxisType.Auto,) * 2
-    return jax.make_mesh((1, 1), ("arch", "data"), axis_types=types, devices=jax.devices()[:1])
-
-
-def _name(shape):
-    return next(name for name, other in SHAPES.items() if other == shape)
-
-
-def _weights(spec, key):
-    """He normal kernels, zero vectors."""
-    leaves, treedef = jax.tree.flatten(spec)
-    keys = jax.random.split(key, len(leaves))
-
-    def leaf(key, s):
-        fan_in = np.prod(s.shape[-4:-1] if len(s.shape) > 4 else s.shape[:-1])
-        return jnp.zeros(s.shape) if len(s.shape) == 1 else jax.random.normal(key, s.shape) * np.sqrt(2 / fan_in)
-
-    return treedef.unflatten([leaf(k, s) for k, s in zip(keys, leaves, strict=True)])
-
-
-def _check(torch_losses, losses):
-    """All schemes compute the same thing."""
-    np.testing.assert_allclose(np.array([float(v) for v in torch_losses]), np.asarray(losses), rtol=1e-3, atol=1e-3)
-
-
-def measure(name: str, mode: str, args: Args, peak: float) -> list[dict]:
-    shape = SHAPES[name]
-    schemes, flops = make_schemes(shape, mode, args.repeats)
-    compile_s, memory, times = {}, {}, {scheme: [] for scheme in schemes}
-    for scheme, (run, _, _) in schemes.items():
-        began = time.perf_counter()
-        jax.block_until_ready(run())
-        compile_s[scheme] = time.perf_counter() - began
-    for turn in range(args.repeats):
-        for scheme, (run, _, repeats) in schemes.items():
-            if turn < repeats:
-                began = time.perf_counter()
-                jax.block_until_ready(run())
-                times[scheme].append(time.perf_counter() - began)
-    rows = []
-    for scheme, (run, number, _) in schemes.items():
-        seconds = min(times[scheme]) / number
-        memory[scheme] = peak_mib(run) if len(times[scheme]) > 1 else float("nan")
-        row = {
-            "case": f"{name}/{mode}/{scheme}",
-            "images_candidates_per_s": shape.batch / seconds,
-            "gflops": flops / seconds / 1e9,
-            "share_of_peak": flops / seconds / 1e9 / peak,
-            "first_call_s": compile_s[scheme],
-            "peak_mib": memory[scheme],
+def measure(name: str, mode: str, args: Args, peak: float) -> dict[str, dict]:
+    case = make_case(SHAPES[name])
+    flops = case.flops * (1 if mode == "score" else 3)
+    schemes = {scheme: SCHEMES[scheme](case, mode) for scheme in args.schemes or SCHEMES}
+    memory = {scheme: peak_mib(of) for scheme, of in schemes.items()}  # the first run of each
+    times: dict[str, list[float]] = {scheme: [] for scheme in schemes}
+    for _ in range(args.repeats):
+        for scheme, of in schemes.items():
+            if sum(times[scheme]) < ENOUGH_S:
+                times[scheme].append(seconds(of))
+    rows = {}
+    for scheme, of in schemes.items():
+        rate = of.work / min(times[scheme])
+        gflops = rate * flops / 1e9
+        rows[f"{name}/{mode}/{scheme}"] = {
+            "images_candidates_per_s": round(rate, 1),
+            "gflops": round(gflops, 2),
+            "share_of_peak": round(gflops / peak, 3),
+            "peak_mib": round(memory[scheme]),
+            "compile_s": round(of.compile_s, 1),
         }
-        rows.append(row)
         print(
-            f"{row['case']:24} {row['images_candidates_per_s']:10,.0f} {row['gflops']:8.1f} "
-            f"{row['share_of_peak']:6.0%} {row['peak_mib']:9.0f} {row['first_call_s']:8.1f}",
+            f"{name + '/' + mode + '/' + scheme:28} {rate:10,.0f} {gflops:8.1f} {gflops / peak:6.0%} "
+            f"{memory[scheme]:7.0f} {of.compile_s:7.1f}",
             flush=True,
         )
     return rows
@@ -229,20 +231,18 @@ def measure(name: str, mode: str, args: Args, peak: float) -> list[dict]:
 def main(args: Args) -> None:
     peak = peak_gflops()
     print(f"peak {peak:.0f} GFLOP/s; {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
-    print(f"{'case':24} {'img*cand/s':>10} {'GFLOP/s':>8} {'peak':>6} {'MiB':>9} {'first s':>8}")
-    rows = [row for name in args.shapes for mode in args.modes for row in measure(name, mode, args, peak)]
-    speed = {row["case"]: row["images_candidates_per_s"] for row in rows}
-    ratios = [
-        {
-            "case": f"{name}/{mode}/{other}",
-            "ratio": round(speed[f"{name}/{mode}/ours"] / speed[f"{name}/{mode}/{other}"], 2),
-        }
-        for name in args.shapes
-        for mode in args.modes
-        for other in ("torch", "naive")
-    ]
-    for ratio in ratios:
-        print(f"{ratio['case']}: {ratio['ratio']}x")
+    print(f"{'':28} {'img*cand/s':>10} {'GFLOP/s':>8} {'peak':>6} {'MiB':>7} {'compile':>7}")
+    rows: dict[str, dict] = {}
+    for name in args.shapes:
+        for mode in args.modes:
+            rows |= measure(name, mode, args, peak)
+    ratios = []
+    for case, row in rows.items():
+        start, _, scheme = case.rpartition("/")
+        if scheme in ("torch", "naive") and f"{start}/ours" in rows:
+            ratio = rows[f"{start}/ours"]["images_candidates_per_s"] / row["images_candidates_per_s"]
+            ratios.append({"case": case, "ratio": round(ratio, 2)})
+            print(f"{case}: {ratio:.1f}x")
     if args.json:
         print(json.dumps({"peak_gflops": round(peak, 1), "rows": rows, "ratios": ratios}))
 
