@@ -24,7 +24,8 @@ class Scored:
             self._insert(self.table.read(["id", "loss"]), 0)
 
     def _insert(self, rows: pa.Table, start: int) -> None:
-        id_A, first = np.unique(numbers(rows["id"].to_pylist()), return_index=True)
+        id_A = np.concatenate([numbers(shard.to_pylist()) for shard in rows["id"].chunks])
+        id_A, first = np.unique(id_A, return_index=True)
         place = np.searchsorted(self._id_A, id_A)
         self._id_A = np.insert(self._id_A, place, id_A)
         self._loss_A = np.insert(self._loss_A, place, rows["loss"].to_numpy()[first])
@@ -41,8 +42,9 @@ class Scored:
 
     def known(self, id_A: np.ndarray) -> np.ndarray:
         """Whether each candidate is in the table."""
-        place_A = np.searchsorted(self._id_A, id_A)
-        return np.append(self._id_A, 0)[place_A] == id_A if len(self) else np.zeros(len(id_A), bool)
+        if not len(self):
+            return np.zeros(len(id_A), bool)
+        return self._id_A[np.minimum(np.searchsorted(self._id_A, id_A), len(self) - 1)] == id_A
 
     def loss(self, id_A: np.ndarray) -> np.ndarray:
         """The losses of candidates in the table, float32."""
