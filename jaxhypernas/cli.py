@@ -131,9 +131,9 @@ def _top(args: Top) -> list[Path]:
         raise UserError(f"number: {args.number} must be at least 1")
     if args.out is not None:
         _check_out(args.out)
-    if not any((args.workdir / "scores").glob("*.parquet")):
+    directory, limits = args.workdir / "scores", (args.max_params, args.max_flops)
+    if not directory.is_dir() or not len(scores := Scored(directory)):
         raise UserError(f"workdir: {args.workdir} has no scores: run jaxhypernas score --workdir {args.workdir} first")
-    scores, limits = Scored(args.workdir / "scores"), (args.max_params, args.max_flops)
     found = scores.pareto(args.pareto, *limits) if args.pareto else scores.best(args.number, *limits)
     if not len(found):
         raise UserError(f"top: none of {len(scores)} candidates is within --max-params and --max-flops")
@@ -191,7 +191,7 @@ def _read(path: Path, field: str, columns: tuple[str, ...]) -> Iterator[dict]:
 
 def _lines(path: Path) -> Iterator[dict]:
     if path.suffix == ".parquet":
-        for batch in pq.ParquetFile(path).iter_batches():
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=4096):
             yield from batch.to_pylist()
         return
     with path.open(newline="") as file:

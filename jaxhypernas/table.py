@@ -72,7 +72,7 @@ class Table:
 
 def write(path: Path, rows: pa.Table) -> None:
     """One Parquet file, replaced whole."""
-    with writing(path) as temporary:
+    with _writing(path) as temporary:
         pq.write_table(rows.replace_schema_metadata({CHECKSUM: _checksum(rows)}), temporary)
 
 
@@ -80,14 +80,14 @@ def write_parts(path: Path, parts: Iterable[pa.Table]) -> None:
     """One Parquet file of all parts (one at least), one of them in memory at a time, replaced whole."""
     parts = iter(parts)
     first = next(parts)
-    with writing(path) as temporary, pq.ParquetWriter(temporary, first.schema) as writer:
+    with _writing(path) as temporary, pq.ParquetWriter(temporary, first.schema) as writer:
         writer.write_table(first)
         for part in parts:
             writer.write_table(part)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def _writing(path: Path) -> Iterator[Path]:
     """Where to write what replaces the file at the end."""
     temporary = path.with_name(f"{path.name}.tmp")
     yield temporary
