@@ -7,8 +7,11 @@ import json
 import logging
 import os
 import sys
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -21,9 +24,10 @@ from jaxhypernas import interrupt
 from jaxhypernas.config import PRESETS, Config
 from jaxhypernas.report import plain
 from jaxhypernas.run import Run
+from jaxhypernas.scored import COLUMNS, COUNTS, Scored
 from jaxhypernas.stats import format_report
-from jaxhypernas.table import write
-from jaxhypernas.types import UserError
+from jaxhypernas.table import write_parts
+from jaxhypernas.types import Arch, UserError
 
 SHORT = {
     "--dataset": "--data.dataset",
@@ -31,7 +35,6 @@ SHORT = {
     "--max-params": "--search.max-params",
     "--max-flops": "--search.max-flops",
 }
-COLUMNS = ("arch", "loss", "accuracy", "params", "flops", "live_params", "live_flops")
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,24 @@ class Workdir:
 
 @dataclass(frozen=True)
 class Score(Workdir):
-    """Score architectures under the trained generator's weights."""
+    """Score architectures under the trained generator's weights, any number: they come and go in pieces."""
 
     archs: Path | None = None  # a text file, an architecture per line, or a CSV or Parquet with a column arch
     random: int = 0  # or so many random architectures
+    all: bool = False  # or all architectures of the space
     seed: int = 0  # of the random architectures
-    out: Path | None = None  # Parquet; default: scores.parquet in the work directory
+    out: Path | None = None  # Parquet: a row for each of these, in order; scores/ has each distinct one in any case
+
+
+@dataclass(frozen=True)
+class Top(Workdir):
+    """The candidates scored of lowest loss, or those that no other beats in both loss and a count."""
+
+    number: int = 20  # how many
+    max_params: int = 0  # only candidates with at most so many parameters; 0: no limit
+    max_flops: int = 0  # ... and FLOPs
+    pareto: Literal["params", "flops", "live_params", "live_flops"] | None = None  # the count: all that are not beaten
+    out: Path | None = None  # Parquet
 
 
 @dataclass(frozen=True)
@@ -81,20 +96,55 @@ def _train(run: Run) -> list[Path]:
 
 
 def _score(args: Score) -> list[Path]:
-    if (args.archs is None) == (args.random <= 0):
-        raise UserError("score: give either --archs FILE or --random N with N of at least 1")
+    if (args.archs is not None) + (args.random > 0) + args.all != 1:
+        raise UserError("score: give one of --archs FILE, --random N with N of at least 1, and --all")
+    if args.out is not None:
+        _check_out(args.out)
     run = Run(args.workdir)
-    if args.archs is not None:
-        population = run.parse([row["arch"] for row in _read(args.archs, "archs", ("arch",))])
-    else:
-        population = run.sample(args.random, jax.random.key(args.seed))
-    out = args.out or args.workdir / "scores.parquet"
-    if not out.parent.is_dir():
-        raise UserError(f"out: {out.parent} is no directory")
-    with run.score_bar(len(jax.tree.leaves(population)[0])) as bar:
-        rows = run.score(population, bar)
-    write(out, [{name: row[name] for name in COLUMNS} for row in rows])
-    return [out]
+    pieces, number = _candidates(run, args)
+    with run.score_bar(number) as bar:
+        ids = (run.add(piece, bar) for piece in pieces)
+        if args.out is not None:
+            write_parts(args.out, (run.scores.rows(id_A).select(COLUMNS[1:]) for id_A in ids))
+        else:
+            deque(ids, maxlen=0)
+    return [args.out or run.workdir / "scores"]
+
+
+def _candidates(run: Run, args: Score) -> tuple[Iterator[Arch], int]:
+    """Populations to score, and how many candidates are in them."""
+    if args.all:
+        return run.everything()
+    if args.archs is None:
+        return run.samples(args.random, jax.random.key(args.seed)), args.random
+    number = sum(1 for _ in _read(args.archs, "archs", ("arch",)))
+    return run.parsed(row["arch"] for row in _read(args.archs, "archs", ("arch",))), number
+
+
+def _check_out(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise UserError(f"out: {path.parent} is no directory")
+
+
+def _top(args: Top) -> list[Path]:
+    if args.number < 1:
+        raise UserError(f"number: {args.number} must be at least 1")
+    if args.out is not None:
+        _check_out(args.out)
+    directory, limits = args.workdir / "scores", (args.max_params, args.max_flops)
+    if not directory.is_dir() or not len(scores := Scored(directory)):
+        raise UserError(f"workdir: {args.workdir} has no scores: run jaxhypernas score --workdir {args.workdir} first")
+    found = scores.pareto(args.pareto, *limits) if args.pareto else scores.best(args.number, *limits)
+    if not len(found):
+        raise UserError(f"top: none of {len(scores)} candidates is within --max-params and --max-flops")
+    print("    loss  accuracy" + "".join(f"{name:>13}" for name in COUNTS) + "  arch")
+    for row in found.to_pylist():
+        counts = "".join(f"{row[name]:13,}" for name in COUNTS)
+        print(f"{row['loss']:8.4f}  {row['accuracy']:8.4f}{counts}  {row['arch']}")
+    if args.out is None:
+        return []
+    write_parts(args.out, [found])
+    return [args.out]
 
 
 def _retrain(args: Workdir) -> list[Path]:
@@ -110,7 +160,7 @@ def _report(args: Workdir) -> list[Path]:
 
 
 def _rank(args: Rank) -> list[Path]:
-    rows = _read(args.truth, "truth", ("arch", args.column))
+    rows = list(_read(args.truth, "truth", ("arch", args.column)))
     try:
         truth = np.array([float(row[args.column]) for row in rows])
     except (TypeError, ValueError) as error:
@@ -124,24 +174,31 @@ def _rank(args: Rank) -> list[Path]:
     return []
 
 
-def _read(path: Path, field: str, columns: tuple[str, ...]) -> list[dict]:
-    """Rows of a CSV or Parquet, or of a text file with one architecture per line."""
+def _read(path: Path, field: str, columns: tuple[str, ...]) -> Iterator[dict]:
+    """Rows of a CSV or Parquet, or of a text file with one architecture per line, as they are needed."""
+    row = None
     try:
-        if path.suffix == ".parquet":
-            rows = pq.read_table(path).to_pylist()
-        elif path.suffix == ".csv":
-            with path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-        else:
-            rows = [{"arch": line.strip()} for line in path.read_text().splitlines() if line.strip()]
+        for row in _lines(path):
+            for column in columns:
+                if row.get(column) is None:
+                    raise UserError(f"{field}: {path} has no column {column}: it has {', '.join(map(str, row))}")
+            yield row
     except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{field}: cannot read {path} ({' '.join(str(error).split())[:120]})") from None
-    if not rows:
+    if row is None:
         raise UserError(f"{field}: {path} is empty")
-    for column in columns:
-        if rows[0].get(column) is None:
-            raise UserError(f"{field}: {path} has no column {column}: it has {', '.join(map(str, rows[0]))}")
-    return rows
+
+
+def _lines(path: Path) -> Iterator[dict]:
+    if path.suffix == ".parquet":
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=4096):
+            yield from batch.to_pylist()
+        return
+    with path.open(newline="") as file:
+        if path.suffix == ".csv":
+            yield from csv.DictReader(file)
+        else:
+            yield from ({"arch": line.strip()} for line in file if line.strip())
 
 
 def _parse(kind, verb: str, argv: list[str], default=None, more: str = ""):
@@ -191,6 +248,7 @@ VERBS = {
     "search": ("train, search, retrain the best, report", lambda argv: _search(_begin("search", argv))),
     "train": ("train the generator", lambda argv: _train(_begin("train", argv))),
     "score": ("score architectures", lambda argv: _score(_parse(Score, "score", argv))),
+    "top": ("the best scored, or a Pareto front", lambda argv: _top(_parse(Top, "top", argv))),
     "retrain": ("train the best and a random sample from scratch", lambda a: _retrain(_parse(Workdir, "retrain", a))),
     "rank": ("compare scores with a truth", lambda argv: _rank(_parse(Rank, "rank", argv))),
     "report": ("write the report", lambda argv: _report(_parse(Workdir, "report", argv))),

@@ -28,6 +28,8 @@ def check(space: Space, target: Target, image: tuple[int, int, int], number: int
             assert _equal(*map(space.canonical, _jax(again, arch))), f"{name}: {text} is read back as another network"
     assert _equal(sample(keys), population), "sample: the same keys gave other architectures"
     assert _equal(jax.vmap(space.canonical)(same_ids), same_ids), "canonical: not its own representative"
+    if space.all is not None:
+        _check_all(space, number, seed)
     _check_graph(space, target, population)
     _check_cost(space, population)
     _check_target(target, image, population)
@@ -43,6 +45,16 @@ def _row(population, i):
 
 def _equal(a, b) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def _check_all(space, number, seed):
+    size, at = space.all
+    index_A = np.random.default_rng(seed).choice(size, min(number, size), replace=False)
+    archs = at(index_A)
+    assert all(leaf.dtype == np.int32 for leaf in jax.tree.leaves(archs)), "all: arrays must be int32"
+    assert _equal(at(index_A[:1]), _row(archs, slice(1))), "all: an architecture depends on the others asked for"
+    texts = {space.to_string(_row(archs, i)) for i in range(len(index_A))}
+    assert len(texts) == len(index_A), "all: an architecture comes twice"
 
 
 def _check_graph(space, target, population):

@@ -30,13 +30,13 @@ def plain(ranking: dict[str, stats.Ranking]) -> dict:
     }
 
 
-def summary(scores: list[dict], retrained: list[dict]) -> dict:
+def summary(scored: int, retrained: list[dict]) -> dict:
     """The run's figures: what was scored, how well scores rank, what the winner reaches when trained from scratch."""
     sample = [row for row in retrained if row["group"] == "sample"]
     top = [row for row in retrained if row["group"] == "top"]
     winner = min(top, key=lambda row: row["trained_valid_loss"])
     return {
-        "scored": len(scores),
+        "scored": scored,
         "trained_from_scratch": len(retrained),
         "winner": winner,
         "winner_test_accuracy": winner["test_accuracy"],
@@ -49,14 +49,15 @@ def summary(scores: list[dict], retrained: list[dict]) -> dict:
     }
 
 
-def write(workdir: Path, title: str, setting: str, scores: list[dict], retrained: list[dict]) -> dict:
+def write(workdir: Path, title: str, setting: str, best: list[dict], loss_A: np.ndarray, retrained: list[dict]) -> dict:
     """Write the report; returns its summary.
 
     Args:
         setting: one line on data, seeds and hardware.
+        best: rows of the best candidates by score.
+        loss_A: of all candidates, in the order they were scored.
     """
-    figures = summary(scores, retrained)
-    best = sorted(scores, key=lambda row: row["loss"])[:5]
+    figures = summary(len(loss_A), retrained)
     sample = [row for row in retrained if row["group"] == "sample"]
     n, top = len(sample), len(retrained) - len(sample)
     lines = [
@@ -103,7 +104,7 @@ def write(workdir: Path, title: str, setting: str, scores: list[dict], retrained
     (workdir / "report.md").write_text("\n".join(lines))
     (workdir / "report.json").write_text(json.dumps(figures, indent=2) + "\n")
     _plot_scores(workdir / "scores.png", retrained)
-    _plot_search(workdir / "search.png", scores)
+    _plot_search(workdir / "search.png", loss_A)
     return figures
 
 
@@ -119,11 +120,10 @@ def _plot_scores(path: Path, retrained: list[dict]) -> None:
     plt.close(figure)
 
 
-def _plot_search(path: Path, scores: list[dict]) -> None:
-    loss = np.array([row["loss"] for row in scores])
+def _plot_search(path: Path, loss_A: np.ndarray) -> None:
     figure, axes = plt.subplots(figsize=(5, 3.6), layout="constrained")
-    axes.scatter(np.arange(1, len(loss) + 1), loss, s=3, c="tab:gray", label="candidate")
-    axes.plot(np.arange(1, len(loss) + 1), np.minimum.accumulate(loss), c="tab:red", label="best so far")
+    axes.scatter(np.arange(1, len(loss_A) + 1), loss_A, s=3, c="tab:gray", label="candidate")
+    axes.plot(np.arange(1, len(loss_A) + 1), np.minimum.accumulate(loss_A), c="tab:red", label="best so far")
     axes.set(xlabel="candidates scored", ylabel="validation loss, generated weights (nats)")
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)

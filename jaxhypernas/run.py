@@ -3,21 +3,23 @@
 config.json       the resolved configuration
 metrics.jsonl     a line per training segment
 checkpoints/      training state: the newest, one before it, the best
-scores/           one row per candidate scored; a search replays from it
+scores/           one row per candidate scored; a search replays from it, a stream of candidates goes on after it
 retrain/          one row per candidate trained from scratch
 report.md, *.png  what came out
 """
 
-import hashlib
 import importlib.util
 import json
 import time
+from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 
 from jaxhypernas import config as configs
 from jaxhypernas import interrupt, progress, report, search, stats
@@ -28,11 +30,14 @@ from jaxhypernas.mesh import ARCH
 from jaxhypernas.predict import bind, mean_candidates, mean_over_mesh
 from jaxhypernas.retrain import make_retrain
 from jaxhypernas.score import make_score, score_one
+from jaxhypernas.scored import Scored, digits, identities, numbers
+from jaxhypernas.search.population import BATCH, concatenate, in_batches, rows, size
 from jaxhypernas.table import Table
 from jaxhypernas.train import TrainState, check_progress, init_state, make_optimizer, make_run
 from jaxhypernas.types import Arch, Scores, UserError
 
-ROUNDS, LEAST = 100, 32  # shards that a population is scored in, and candidates per shard at least
+PIECE = 64 * BATCH  # candidates of a stream that are in memory at once
+SHARE, LEAST = 100, 32  # a shard has 1/SHARE of what is scored before it, and candidates at least
 
 
 class Run(Components):
@@ -78,19 +83,9 @@ class Run(Components):
             strategy.ask(strategy.init(self.key))  # some candidates fit the budget
 
     @cached_property
-    def scores(self) -> Table:
+    def scores(self) -> Scored:
         """All candidates scored."""
-        return Table(self.workdir / "scores")
-
-    @cached_property
-    def _known(self) -> dict[str, dict]:
-        """The row of each candidate scored, by its id."""
-        return {row["id"]: row for row in self.scores.rows}
-
-    @cached_property
-    def _best(self) -> float:
-        """The lowest loss of all candidates scored."""
-        return min((row["loss"] for row in self.scores.rows), default=float("inf"))
+        return Scored(self.workdir / "scores")
 
     @cached_property
     def retrained(self) -> Table:
@@ -207,123 +202,138 @@ class Run(Components):
     def _score(self):
         return make_score(partial(score_one, self.target, self.generator), self.mesh, self.chunk)
 
-    def _evaluate(self, population: Arch, ids: list[str]) -> Scores:
+    def _evaluate(self, population: Arch, id_A: np.ndarray) -> Scores:
         """Validation scores of canonical candidates."""
         if self._from_scratch:
-            return self._train_each(population, ids)[0]
+            return self._train_each(population, id_A)[0]
         return self._score((self.phi, self.valid), population)
 
     @cached_property
     def _canonical(self):
         return jax.jit(jax.vmap(self.space.canonical))
 
-    def score(self, population: Arch, bar=None) -> list[dict]:
-        """A row per candidate, in order: from the table, or scored now and added to it. Duplicates are scored once."""
-        population = jax.tree.map(np.asarray, self._canonical(population))
-        ids = [_identity(population, i) for i in range(len(jax.tree.leaves(population)[0]))]
-        first = {x: i for i, x in reversed(list(enumerate(ids)))}
-        new = sorted(i for x, i in first.items() if x not in self._known)
+    def add(self, population: Arch, bar=None) -> np.ndarray:
+        """Score the candidates that the table has not, duplicates once; the ids of all, uint64, in order."""
+        population = in_batches(self._canonical, population)
+        id_A = identities(population)
+        new = np.sort(np.unique(id_A, return_index=True)[1])
+        new = new[~self.scores.known(id_A[new])]
         if bar is not None:
-            bar.advance(len(ids) - len(new), 0)
-        size = self.mesh.shape[ARCH] if self._from_scratch else max(LEAST, len(new) // ROUNDS)
-        for start in range(0, len(new), size):
-            picked = new[start : start + size]
-            part = jax.tree.map(lambda x, picked=picked: x[picked], population)
-            scores = self._evaluate(part, [ids[i] for i in picked])
-            rows = self._rows(part, scores._asdict(), [ids[i] for i in picked])
-            self.scores.append(rows)
-            self._known.update((row["id"], row) for row in rows)
-            self._best = min(self._best, *(row["loss"] for row in rows))
+            bar.advance(len(id_A) - len(new), 0)
+        while len(new):
+            number = self.mesh.shape[ARCH] if self._from_scratch else max(LEAST, len(self.scores) // SHARE)
+            picked, new = new[:number], new[number:]
+            part = rows(population, picked)
+            self.scores.append(self._rows(part, id_A[picked], self._evaluate(part, id_A[picked])))
             if bar is not None:
-                bar.advance(len(picked), len(picked) * self.valid.y_TxB.size, f"best {self._best:.3f}")
+                bar.advance(len(picked), len(picked) * self.valid.y_TxB.size, f"best {self.scores.lowest:.3f}")
             interrupt.check()
-        return [self._known[x] for x in ids]
+        return id_A
+
+    def score(self, population: Arch, bar=None) -> list[dict]:
+        """A row per candidate, in order: from the table, or scored now and added to it."""
+        return self.scores.rows(self.add(population, bar)).to_pylist()
 
     def score_bar(self, total: int):
-        """A progress bar for `score`."""
+        """A progress bar for `add` and `score`."""
         return progress.bar("score", total, "images*candidates")
 
-    def _rows(self, population: Arch, columns: dict, ids: list[str]) -> list[dict]:
-        cost = self.space.cost(population)._asdict()
-        return [
-            {
-                "id": ids[i],
-                "arch": self.space.to_string(jax.tree.map(lambda x, i=i: x[i], population)),
-                **{name: float(value[i]) for name, value in columns.items()},
-                **{name: int(value[i]) for name, value in cost.items()},
-            }
-            for i in range(len(ids))
-        ]
+    def _rows(self, population: Arch, id_A: np.ndarray, scores: Scores) -> pa.Table:
+        archs = [self.space.to_string(rows(population, i)) for i in range(size(population))]
+        columns = {name: np.asarray(value_A, np.float64) for name, value_A in scores._asdict().items()}
+        return pa.table({"id": digits(id_A), "arch": archs, **columns, **self.space.cost(population)._asdict()})
+
+    @cached_property
+    def _draw(self) -> search.Draw:
+        return search.within(self.space, search.Budget(self.config.search.max_params, self.config.search.max_flops))
 
     def sample(self, number: int, key: jax.Array) -> Arch:
         """Random architectures within the search's limits."""
-        limits = search.Budget(self.config.search.max_params, self.config.search.max_flops)
-        return search.within(self.space, limits).sample(key, number)
+        return self._draw.sample(key, number)
+
+    def samples(self, number: int, key: jax.Array) -> Iterator[Arch]:
+        """The same in pieces. The first ones are the same for any number."""
+        return (concatenate(*piece) for piece in _pieces(self._draw.stream(key, number), PIECE // BATCH))
+
+    def everything(self) -> tuple[Iterator[Arch], int]:
+        """All architectures of the space, in pieces, and how many they are.
+
+        Raises:
+            UserError: they cannot be listed.
+        """
+        if self.space.all is None:
+            raise UserError(f"all: architectures of {self.space.name} cannot be listed: use --random N")
+        size, at = self.space.all
+        return (at(np.array(piece)) for piece in _pieces(range(size), PIECE)), size
 
     def parse(self, strings: list[str]) -> Arch:
         """A population from architecture strings."""
         archs = [self.space.from_string(s) for s in strings]
         return jax.tree.map(lambda *x: np.stack(x), *archs)
 
-    def search(self) -> list[dict]:
-        """Run the strategy, replaying what is scored already; all rows, best first."""
+    def parsed(self, strings: Iterable[str]) -> Iterator[Arch]:
+        """The same in pieces."""
+        return map(self.parse, _pieces(strings, PIECE))
+
+    def search(self) -> Scored:
+        """Run the strategy, replaying what is scored already; all candidates scored."""
         with progress.bar("search", self.strategy.total, "images*candidates") as bar:
-            evaluate = lambda population: np.array([row["loss"] for row in self.score(population, bar)])  # noqa: E731
+            evaluate = lambda population: self.scores.loss(self.add(population, bar))  # noqa: E731
             search.run(self.strategy, jax.random.fold_in(self.key, 1), evaluate)
-        return sorted(self.scores.rows, key=lambda row: (np.nan_to_num(row["loss"], nan=np.inf), row["id"]))
+        return self.scores
 
     # --- truth --------------------------------------------------------------------------------------------------
 
     def retrain(self) -> list[dict]:
         """Train the best candidates and a random sample from scratch; a row each, with its generated-weight score."""
         config = self.config.retrain
-        best = sorted(self.scores.rows, key=lambda row: (np.nan_to_num(row["loss"], nan=np.inf), row["id"]))
-        if not best:
+        if not len(self.scores):
             raise UserError(f"workdir: {self.workdir} has no scores: run jaxhypernas search or score first")
+        best = self.scores.best(config.top).to_pylist()
         sample = self.score(self.sample(config.sample, jax.random.fold_in(self.key, 2)))
-        wanted = [("top", row) for row in best[: config.top]] + [("sample", row) for row in sample]
-        done = {(row["group"], row["id"]) for row in self.retrained.rows}
+        wanted = [("top", row) for row in best] + [("sample", row) for row in sample]
+        done = {(row["group"], row["id"]) for row in self.retrained.read().to_pylist()}
         missing = [(group, row) for group, row in wanted if (group, row["id"]) not in done]
         per_candidate = config.train.steps * config.train.batch
         with progress.bar("retrain", len(wanted), "images*candidates", start=len(wanted) - len(missing)) as bar:
             for start in range(0, len(missing), self.mesh.shape[ARCH]):
                 part = missing[start : start + self.mesh.shape[ARCH]]
                 population = self.parse([row["arch"] for _, row in part])
-                valid, held = self._train_each(population, [row["id"] for _, row in part])
-                self.retrained.append(
-                    [
-                        {
-                            "group": group,
-                            **row,
-                            "trained_valid_loss": float(valid.loss[i]),
-                            "trained_valid_accuracy": float(valid.accuracy[i]),
-                            "test_loss": float(held.loss[i]),
-                            "test_accuracy": float(held.accuracy[i]),
-                        }
-                        for i, (group, row) in enumerate(part)
-                    ]
-                )
+                valid, held = self._train_each(population, numbers([row["id"] for _, row in part]))
+                trained = [
+                    {
+                        "group": group,
+                        **row,
+                        "trained_valid_loss": float(valid.loss[i]),
+                        "trained_valid_accuracy": float(valid.accuracy[i]),
+                        "test_loss": float(held.loss[i]),
+                        "test_accuracy": float(held.accuracy[i]),
+                    }
+                    for i, (group, row) in enumerate(part)
+                ]
+                self.retrained.append(pa.Table.from_pylist(trained))
                 bar.advance(len(part), len(part) * per_candidate, f"test accuracy {held.accuracy.mean():.3f}")
                 interrupt.check()
-        return self.retrained.rows
+        return self.retrained.read().to_pylist()
 
     @cached_property
     def _retrain(self):
         return make_retrain(self.config.retrain.train, self.config.data, self.target, self.mesh)
 
-    def _train_each(self, population: Arch, ids: list[str]) -> tuple[Scores, Scores]:
+    def _train_each(self, population: Arch, id_A: np.ndarray) -> tuple[Scores, Scores]:
         """Validation and test scores after training from scratch, of at most one candidate per device."""
-        seeds = np.array([int(x[:7], 16) for x in ids], np.int32)
+        seed_A = (id_A >> np.uint64(36)).astype(np.int32)
         key = jax.random.fold_in(self.key, 3)
-        return self._retrain(key, self.images, self.valid, self.test, population, seeds)
+        return self._retrain(key, self.images, self.valid, self.test, population, seed_A)
 
     def rank(self, arch: list[str], truth: np.ndarray) -> dict[str, stats.Ranking]:
         """How scores of these architectures rank against a truth (higher is better), beside parameters and FLOPs."""
-        return report.rank_rows(self.score(self.parse(arch)), truth)
+        scored = [row for piece in self.parsed(arch) for row in self.score(piece)]
+        return report.rank_rows(scored, truth)
 
     def report(self) -> dict:
         """Write report.md, report.json and pictures from what the directory holds; the figures in them."""
-        if not self.retrained.rows:
+        if not len(self.retrained):
             raise UserError(
                 f"workdir: {self.workdir} has no candidate trained from scratch: run jaxhypernas retrain first"
             )
@@ -335,12 +345,11 @@ class Run(Components):
             f"{self.valid.y_TxB.shape[0]} batches); one seed ({c.seed}); retraining {c.retrain.train.steps} steps; "
             f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)."
         )
-        return report.write(self.workdir, "Search report", setting, self.scores.rows, self.retrained.rows)
+        best, retrained = self.scores.best(5).to_pylist(), self.retrained.read().to_pylist()
+        return report.write(self.workdir, "Search report", setting, best, self.scores.column("loss"), retrained)
 
 
-def _identity(population: Arch, i: int) -> str:
-    """The id of a canonical architecture: a 64-bit hash of its arrays."""
-    digest = hashlib.blake2b(digest_size=8)
-    for leaf in jax.tree.leaves(population):
-        digest.update(np.ascontiguousarray(leaf[i], np.int32).tobytes())
-    return digest.hexdigest()
+def _pieces(items: Iterable, number: int) -> Iterator[list]:
+    items = iter(items)
+    while piece := list(islice(items, number)):
+        yield piece

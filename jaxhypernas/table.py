@@ -6,17 +6,19 @@ Parquet alone reads many a flipped byte silently as another value.
 import os
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-CHECKSUM = b"jaxhypernas.crc32"
+CHECKSUM = b"jaxhypernas.arrow.crc32"
 
 
 class Table:
-    """Rows as dicts of one schema; what was appended before a crash is there after it.
+    """Rows of one schema, on disk; what was appended before a crash is there after it.
 
     Args:
         directory: made if it does not exist.
@@ -24,44 +26,100 @@ class Table:
     """
 
     def __init__(self, directory: Path, report: Callable[[str], None] = lambda line: print(line, file=sys.stderr)):
-        self._directory = Path(directory)
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self.rows: list[dict] = []
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._paths: list[Path] = []
+        self._ends: list[int] = []  # number of rows up to the end of each shard
         self._shards = 0
-        for path in sorted(p for p in self._directory.glob("*.parquet") if p.stem.isdecimal()):
+        for path in sorted(p for p in self.directory.glob("*.parquet") if p.stem.isdecimal()):
             try:
-                self.rows += _read(path)
+                self._add(path, _verified(path))
             except Exception as error:  # damaged bytes make Arrow raise almost anything
                 report(f"{path}: damaged, its rows will be made again ({' '.join(str(error).split())[:100]})")
                 path.rename(_unused(path.with_suffix(".damaged")))
             self._shards = int(path.stem) + 1
 
-    def append(self, rows: list[dict]) -> None:
+    def _add(self, path: Path, rows: int) -> None:
+        self._paths.append(path)
+        self._ends.append(len(self) + rows)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def append(self, rows: pa.Table) -> None:
         """Add rows and make them durable."""
-        path = self._directory / f"{self._shards:06d}.parquet"
+        path = self.directory / f"{self._shards:06d}.parquet"
         write(path, rows)
-        self.rows += rows
+        self._add(path, len(rows))
         self._shards += 1
 
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        """These columns (all by default) of all rows, in the order they were appended."""
+        return pa.concat_tables([_read(path, columns) for path in self._paths]) if self._paths else pa.table({})
 
-def write(path: Path, rows: list[dict]) -> None:
+    def take(self, position_A: np.ndarray) -> pa.Table:
+        """The rows at these positions, in this order; reads the shards they lie in."""
+        shard_A = np.searchsorted(self._ends, position_A, side="right")
+        parts, place_A, taken = [], np.empty(len(position_A), np.int64), 0
+        for shard in np.unique(shard_A):
+            (asked,) = np.nonzero(shard_A == shard)
+            rows = _read(self._paths[shard])
+            parts.append(rows.take(position_A[asked] - (self._ends[shard] - len(rows))))
+            place_A[asked] = taken + np.arange(len(asked))
+            taken += len(asked)
+        return pa.concat_tables(parts).take(place_A) if parts else _read(self._paths[0]).slice(0, 0)
+
+
+def write(path: Path, rows: pa.Table) -> None:
     """One Parquet file, replaced whole."""
+    with _writing(path) as temporary:
+        pq.write_table(rows.replace_schema_metadata({CHECKSUM: _checksum(rows)}), temporary)
+
+
+def write_parts(path: Path, parts: Iterable[pa.Table]) -> None:
+    """One Parquet file of all parts (one at least), one of them in memory at a time, replaced whole."""
+    parts = iter(parts)
+    first = next(parts)
+    with _writing(path) as temporary, pq.ParquetWriter(temporary, first.schema) as writer:
+        writer.write_table(first)
+        for part in parts:
+            writer.write_table(part)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """Where to write what replaces the file at the end."""
     temporary = path.with_name(f"{path.name}.tmp")
-    table = pa.Table.from_pylist(rows)
-    pq.write_table(table.replace_schema_metadata({CHECKSUM: _checksum(table.to_pylist())}), temporary)
+    yield temporary
     os.replace(temporary, path)
 
 
-def _read(path: Path) -> list[dict]:
-    table = pq.read_table(path)
-    rows, saved = table.to_pylist(), (table.schema.metadata or {}).get(CHECKSUM)
+def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+    return pq.ParquetFile(path).read(columns).replace_schema_metadata()
+
+
+def _verified(path: Path) -> int:
+    """The number of rows, all of them checked."""
+    saved = (pq.read_schema(path).metadata or {}).get(CHECKSUM)
+    rows = _read(path)
     if saved is not None and saved != _checksum(rows):  # a file of another program has none
         raise ValueError("its rows differ from their checksum")
-    return rows
+    return len(rows)
 
 
-def _checksum(rows: list[dict]) -> bytes:
-    return str(zlib.crc32(repr(rows).encode())).encode()
+def _checksum(rows: pa.Table) -> bytes:
+    """Of names, types and values, however Arrow has them in memory."""
+    value = zlib.crc32(str([(field.name, str(field.type)) for field in rows.schema]).encode())
+    for column in rows.columns:
+        if pa.types.is_string(column.type):
+            text = pa.concat_arrays(column.chunks)
+            _, offsets, letters = text.buffers()
+            ends = np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1]
+            value = zlib.crc32((ends - ends[0]).tobytes(), value)
+            value = zlib.crc32(memoryview(letters)[ends[0] : ends[-1]], value)
+        else:
+            value = zlib.crc32(column.to_numpy().tobytes(), value)
+    return str(value).encode()
 
 
 def _unused(path: Path) -> Path:

@@ -65,8 +65,15 @@ class Growth(NamedTuple):
     kinds: tuple[int, ...]  # per field: fields of one kind share an embedding
 
 
+class Enumeration(NamedTuple):
+    """All architectures of a space in an order; NumPy, on the host."""
+
+    size: int
+    at: Callable[[np.ndarray], Arch]  # indices in 0..size-1, int64 A -> population
+
+
 class Space(NamedTuple):
-    """A search space. Everything but ``cost``, ``growth`` and the strings is traceable."""
+    """A search space. Everything but ``cost``, ``growth``, ``all`` and the strings is traceable."""
 
     name: str
     sample: Callable[[jax.Array, jax.Array | float], Arch]  # (key, progress of training in 0..1) -> arch
@@ -80,6 +87,7 @@ class Space(NamedTuple):
     growth: Growth | None = None  # None: its architectures do not grow
     paths: Callable[[jax.Array, jax.Array], Arch] | None = None  # (key, rate r) -> the one-shot network, all paths on,
     # each of the k that come into an op dropped with probability r^(1/k); None: no such network
+    all: Enumeration | None = None  # None: they are too many, or in no simple order
 
 
 class Target(NamedTuple):

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "jaxhypernas"
 ROWS = (
     ("types.py", "mesh.py"),
     ("nn.py", "stats.py", "data.py", "checkpoint.py", "table.py", "progress.py", "interrupt.py", "compilations.py"),
-    ("spaces/",),
+    ("spaces/", "scored.py"),
     ("targets/", "generators/", "search/"),
     ("predict.py", "conformance.py"),
     ("train.py", "score.py"),

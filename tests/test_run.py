@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +19,7 @@ from tiny import TINY, flags
 from jaxhypernas import cli, config
 from jaxhypernas.config import PRESETS, Config
 from jaxhypernas.run import Run
+from jaxhypernas.scored import COLUMNS
 
 ENVIRONMENT = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "COLUMNS": "200"}
 
@@ -90,6 +93,25 @@ def test_killed_and_resumed_is_bit_for_bit(finished, tmp_path, moment, kill):
     assert table(tmp_path / "retrain") == table(finished / "retrain")
 
 
+def test_a_killed_stream_equals_all_at_once_bit_for_bit(finished, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for workdir in (whole, killed):
+        shutil.copytree(finished, workdir)
+    words = ("score", "--workdir", killed, "--random", 150)
+    process = subprocess.Popen(command(*words), env=ENVIRONMENT, stdout=-3, stderr=-3)
+    shards = len(list((finished / "scores").iterdir()))
+    while not (killed / "scores" / f"{shards + 1:06d}.parquet").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    kept = len(table(killed / "scores"))
+    assert shell(*words).returncode == 0
+    run = Run(whole)
+    run.add(run.sample(150, jax.random.key(0)))
+    assert table(killed / "scores") == table(whole / "scores") and kept < len(run.scores)
+
+
 def test_finished_run_does_nothing_twice(finished):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*.parquet")}
     assert shell("search", "--workdir", finished).returncode == 0
@@ -103,7 +125,7 @@ def test_score_and_rank(finished, tmp_path):
     done = shell("score", "--workdir", finished, "--archs", archs, "--out", out)
     assert done.returncode == 0, done.stderr
     written = pq.read_table(out)
-    assert written.column_names == list(cli.COLUMNS)
+    assert written.column_names == list(COLUMNS[1:])
     assert written.column("loss").to_pylist() == [row["loss"] for row in rows]
     truth.write_text("arch,acc\n" + "".join(f"{row['arch']},{-row['loss']}\n" for row in rows))
     done = shell("rank", "--workdir", finished, "--truth", truth, "--column", "acc", "--json")
@@ -188,6 +210,6 @@ def test_difference_names_the_field():
 def test_duplicates_are_scored_once(finished):
     run = Run(finished)
     arch = table(finished / "scores")[0]["arch"]
-    before = len(run.scores.rows)
+    before = len(run.scores)
     rows = run.score(run.parse([arch, arch]))
-    assert rows[0] == rows[1] and len(run.scores.rows) == before
+    assert rows[0] == rows[1] and len(run.scores) == before

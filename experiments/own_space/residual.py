@@ -49,7 +49,7 @@ def main(args: Args) -> None:
     )
     conformance.check(run.space, run.target, run.dataset.image)
     run.train()
-    for row in run.search()[:5]:
+    for row in run.search().best(5).to_pylist():
         print(f"loss {row['loss']:.3f}  accuracy {row['accuracy']:.3f}  {row['params']:6d} parameters  {row['arch']}")
 
 

@@ -43,7 +43,7 @@ def correlation_on_children(run, state, config, seed, number=100) -> float:
     children = jax.tree.map(lambda x: np.asarray(x)[picked], children)
     surrogate = search.make_surrogate(config.surrogate, growth, max(size, config.beam))
     rating_A = surrogate.predict(state.params, growth.tokens(children, state.level + 1))
-    return stats.spearman(rating_A, -np.array([row["loss"] for row in run.score(children)]))
+    return stats.spearman(rating_A, -run.scores.loss(run.add(children)))
 
 
 def main(args: Args) -> None:
@@ -59,7 +59,7 @@ def main(args: Args) -> None:
             strategy = search.STRATEGIES[name](run.space, config)
             state, losses, random = strategy.init(jax.random.key(seed)), [], []
             while (asked := strategy.ask(state)) is not None:
-                loss_A = np.array([row["loss"] for row in run.score(asked)])
+                loss_A = run.scores.loss(run.add(asked))
                 state, losses = strategy.tell(state, asked, loss_A), [*losses, *loss_A]
                 if name == "progressive" and state.level < growth.levels:
                     random.append(correlation_on_children(run, state, config, seed))
@@ -70,7 +70,7 @@ def main(args: Args) -> None:
                     for c, r in zip(state.correlations, random, strict=False)
                 ]
                 print(f"{config.surrogate}, seed {seed}: rho fitted/random/chosen by level: {', '.join(ranks)}")
-    known = np.sort([row["loss"] for row in run.scores.rows])
+    known = np.sort(run.scores.column("loss"))
     for share in (0.01, 0.001):
         wanted = known[int(share * len(known))]
         for (name, seed), losses in histories.items():

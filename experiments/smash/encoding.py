@@ -28,7 +28,7 @@ class Args:
 
 def main(args: Args) -> None:
     run = Run(args.workdir)
-    rows = [row for row in run.retrained.rows if row["group"] == "sample"]
+    rows = [row for row in run.retrained.read().to_pylist() if row["group"] == "sample"]
     if (run.config.generator, run.config.space) != ("smash", "memory_bank") or len(rows) < 3:
         raise UserError("workdir: needs a finished search with generator smash on space memory_bank")
     archs = run.parse([row["arch"] for row in rows])

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_type_hints
 import jax
 import numpy as np
 
-from jaxhypernas.search.budget import Budget, within
+from jaxhypernas.search.budget import Budget, Draw, within
 from jaxhypernas.search.evolution import evolution
 from jaxhypernas.search.nsga2 import nsga2
 from jaxhypernas.search.progressive import progressive
@@ -91,6 +91,7 @@ __all__ = [
     "STRATEGIES",
     "Budget",
     "Correlation",
+    "Draw",
     "SearchConfig",
     "correlation",
     "evolution",

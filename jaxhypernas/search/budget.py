@@ -3,7 +3,7 @@
 A draw depends on its key and its number alone. Programs have one shape, `BATCH`, however many candidates are asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -29,15 +29,16 @@ class Draw(NamedTuple):
 
     fits: Callable[[Arch], np.ndarray]  # population -> bool_A
     sample: Callable[[jax.Array, int], Arch]  # (key, number) -> population
+    stream: Callable[[jax.Array, int], Iterator[Arch]]  # the same in pieces: the first ones are the same for any number
     mutate: Callable[[jax.Array, Arch], Arch]  # (key, parents within the budget) -> a child of each
 
 
 def within(space: Space, budget: Budget) -> Draw:
     """Draws of ``space`` within ``budget``.
 
-    ``sample`` raises UserError when `SAMPLE_TRIES` batches in a row hold no candidate that fits. A parent none of
-    whose mutations fits (`MUTATE_TRIES` batches are shared by up to `BATCH` parents) is its own child: that is within
-    the budget for certain, and costs nothing where scores are kept.
+    ``sample`` and ``stream`` raise UserError when `SAMPLE_TRIES` batches in a row hold no candidate that fits. A parent
+    none of whose mutations fits (`MUTATE_TRIES` batches are shared by up to `BATCH` parents) is its own child: that is
+    within the budget for certain, and costs nothing where scores are kept.
     """
 
     @jax.jit
@@ -54,16 +55,19 @@ def within(space: Space, budget: Budget) -> Draw:
             return np.ones(size(population), bool)
         return np.all(excess(space, budget, population) <= 0, axis=1)
 
-    def sample(key: jax.Array, number: int) -> Arch:
-        kept, found, tried, start = [], 0, [], 0
+    def stream(key: jax.Array, number: int) -> Iterator[Arch]:
+        found, tried, start = 0, [], 0
         while found < number:
             drawn = jax.tree.map(np.asarray, samples(key, start))
             start, good_A = start + BATCH, fits(drawn)
             tried = [] if good_A.any() else [*tried, drawn]
             if len(tried) == SAMPLE_TRIES:
                 raise nothing_fits(space, budget, concatenate(*tried))
-            kept, found = [*kept, rows(drawn, good_A)], found + int(good_A.sum())
-        return rows(concatenate(*kept), slice(number))
+            yield rows(drawn, np.flatnonzero(good_A)[: number - found])
+            found += int(good_A.sum())
+
+    def sample(key: jax.Array, number: int) -> Arch:
+        return concatenate(*stream(key, number))
 
     def mutate(key: jax.Array, parents: Arch) -> Arch:
         children, start = jax.tree.map(np.array, parents), 0
@@ -81,7 +85,7 @@ def within(space: Space, budget: Budget) -> Draw:
                     break
         return children
 
-    return Draw(fits, sample, mutate)
+    return Draw(fits, sample, stream, mutate)
 
 
 def excess(space: Space, budget: Budget, population: Arch) -> np.ndarray:

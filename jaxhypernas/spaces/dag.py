@@ -5,7 +5,7 @@
 
 import math
 from functools import partial
-from itertools import combinations, combinations_with_replacement, product
+from itertools import combinations, combinations_with_replacement, compress, product
 from typing import NamedTuple
 
 import jax
@@ -164,9 +164,9 @@ def tokens(dag: DagConfig, population: CellArch, level: int) -> np.ndarray:
 def to_string(dag: DagConfig, arch: CellArch) -> str:
     """Nodes in order, as in ``sep_conv_3x3(0);skip_connect+max_pool_3x3(0,2)``; ``-`` for a node that is absent."""
     nodes = []
-    for op_O, read_S in zip(np.asarray(arch.op_NxO), np.asarray(arch.read_NxS), strict=True):
-        ops = "+".join(name for name, on in zip(dag.structure.ops, op_O, strict=True) if on)
-        nodes.append(f"{ops}({','.join(str(s) for s in np.flatnonzero(read_S))})" if ops else "-")
+    for op_O, read_S in zip(np.asarray(arch.op_NxO).tolist(), np.asarray(arch.read_NxS).tolist(), strict=True):
+        ops = "+".join(compress(dag.structure.ops, op_O))
+        nodes.append(f"{ops}({','.join(str(s) for s, on in enumerate(read_S) if on)})" if ops else "-")
     return ";".join(nodes)
 
 

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxhypernas.spaces.cells import CellArch, CellConfig, CellStructure, check_image, cost, graph, keep_paths
-from jaxhypernas.types import Growth, Space, UserError
+from jaxhypernas.types import Enumeration, Growth, Space, UserError
 
 NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))  # (to, from), in the order of the strings
+PLACES = 5 ** np.arange(5, -1, -1, dtype=np.int32)  # of an op in a cell's number
 STRUCTURE = CellStructure(
     ops=NAMES[1:], inputs=1, write_N=tuple(to for to, _ in EDGES), reads=1, ops_at_once=1, stack="residual"
 )
@@ -36,6 +37,7 @@ def nasbench201(
         log10_size=6 * math.log10(5),
         growth=Growth(6, children, tokens, (6, 5), (0, 1)),
         paths=paths,
+        all=Enumeration(5**6, at),
     )
 
 
@@ -73,9 +75,9 @@ def mutate(key: jax.Array, arch: CellArch) -> CellArch:
     return from_choices(old_6.at[edge].set((old_6[edge] + jax.random.randint(op_key, (), 1, 5, jnp.int32)) % 5))
 
 
-def all_archs() -> CellArch:
-    """All 15,625 cells as a population."""
-    return from_choices(np.array(list(product(range(5), repeat=6)), np.int32))
+def at(index_A) -> CellArch:
+    """The cells whose ops, read as a number of base 5, are these; in NumPy or JAX."""
+    return from_choices((index_A[..., None] // PLACES % 5).astype(np.int32))
 
 
 @cache
@@ -102,9 +104,7 @@ def _representatives() -> np.ndarray:
 
 def canonical(arch: CellArch) -> CellArch:
     """The first of all cells that compute the same function (6,466 of them are left)."""
-    index = choices(arch) @ np.array([5**i for i in range(5, -1, -1)], np.int32)
-    index = jnp.asarray(_representatives())[index]
-    return from_choices(jnp.stack([index // 5**i % 5 for i in range(5, -1, -1)], -1).astype(jnp.int32))
+    return at(jnp.asarray(_representatives())[choices(arch) @ PLACES])
 
 
 def to_string(arch: CellArch) -> str:
