@@ -22,9 +22,9 @@ def bind(target: Target, generator: Generator) -> Callable[[Params, Arch, jax.Ar
     return lambda phi, arch, x: target.apply(generator.generate(phi, arch), arch, x)
 
 
-def default_chunk() -> int:
+def default_chunk(mesh: Mesh) -> int:
     """Candidates side by side: 1 on CPU, where they stay in cache and branch; 8 on accelerators."""
-    return 1 if jax.default_backend() == "cpu" else 8
+    return 1 if mesh.devices.flat[0].platform == "cpu" else 8
 
 
 def map_candidates(f: Callable[[Any], Any], population: Any, chunk: int) -> Any:

@@ -25,11 +25,10 @@ from jaxhypernas.checkpoint import Checkpoints
 from jaxhypernas.components import Components
 from jaxhypernas.config import Config
 from jaxhypernas.mesh import ARCH
-from jaxhypernas.predict import bind, default_chunk, mean_candidates, mean_over_mesh
 from jaxhypernas.retrain import make_retrain
 from jaxhypernas.score import make_score, score_one
 from jaxhypernas.table import Table
-from jaxhypernas.train import TrainState, check_progress, init_state, make_optimizer, make_run
+from jaxhypernas.train import TrainState, check_progress
 from jaxhypernas.types import Arch, Scores, UserError
 
 ROUNDS, LEAST = 100, 32  # shards that a population is scored in, and candidates per shard at least
@@ -107,55 +106,31 @@ class Run(Components):
         """
         if self._from_scratch:
             raise UserError("generator: standalone is not trained beforehand, each candidate is when it is scored")
-        config, devices = self.config.train, self.mesh.shape[ARCH]
-        if config.architectures % devices:
-            raise UserError(f"train.architectures: {config.architectures} must be a multiple of the {devices} devices")
+        _ = self.train_program  # a setting that doesn't fit must not wait for a checkpoint to be read
         checkpoints = Checkpoints(self.workdir / "checkpoints")
         try:
             state = self._restored(checkpoints)
             if state is None:
-                state = jax.jit(self._start, out_shardings=self.replicated)(jax.random.fold_in(self.key, 0))
+                state = jax.jit(self.start, out_shardings=self.replicated)(jax.random.fold_in(self.key, 0))
             return self._train_from(state, checkpoints)
         finally:
             checkpoints.close()
-
-    def _start(self, key: jax.Array) -> TrainState:
-        return init_state(self.generator, make_optimizer(self.config.train), key)
 
     def _restored(self, checkpoints: Checkpoints) -> TrainState | None:
         """The newest state that is whole."""
         like = jax.tree.map(
             lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self.replicated),
-            jax.eval_shape(self._start, self.key),
+            jax.eval_shape(self.start, self.key),
         )
         restored = checkpoints.restore(like)
         return restored and restored[1]
 
     def _train_from(self, state: TrainState, checkpoints: Checkpoints) -> TrainState:
-        config, chunk = self.config.train, self.config.score.chunk or default_chunk()
-        per_device = config.architectures // self.mesh.shape[ARCH]
-        chunk = max(c for c in range(1, min(chunk, per_device) + 1) if per_device % c == 0)
-
-        def mean(f, replicated, population):
-            return mean_over_mesh(self.mesh, lambda r, p: mean_candidates(partial(f, r), p, chunk))(
-                replicated, population
-            )
-
-        def sample(key, progress):
-            keys = jax.random.split(key, config.architectures)
-            if config.path_dropout and space.paths:
-                return jax.vmap(lambda k: space.paths(k, config.path_dropout * progress))(keys)
-            return jax.vmap(lambda k: space.sample(k, progress))(keys)
-
-        space, target, generator = self.trained
-        logits, optimizer = bind(target, generator), make_optimizer(config)
-        run = jax.jit(
-            make_run(config, self.config.data, logits, generator.decay, optimizer, sample, mean, config.every)
-        )
+        config = self.config.train
         with progress.bar("train", config.steps, "images*candidates", start=int(state.step)) as bar:
             while (done := int(state.step)) < config.steps:
                 steps, began = min(config.every, config.steps - done), time.time()
-                state, loss = run(state, self.images, jnp.int32(steps))
+                state, loss = self.train_program(state, self.images, jnp.int32(steps))
                 check_progress(float(loss), int(state.step), self.dataset.classes)
                 rate = steps * config.batch * config.architectures / (time.time() - began)
                 checkpoints.save(int(state.step), state, float(loss))
@@ -205,8 +180,7 @@ class Run(Components):
 
     @cached_property
     def _score(self):
-        chunk = self.config.score.chunk or default_chunk()
-        return make_score(partial(score_one, self.target, self.generator), self.mesh, chunk)
+        return make_score(partial(score_one, self.target, self.generator), self.mesh, self.chunk)
 
     def _evaluate(self, population: Arch, ids: list[str]) -> Scores:
         """Validation scores of canonical candidates."""

@@ -15,7 +15,6 @@ import tyro
 
 from jaxhypernas.cli import set_up
 from jaxhypernas.generators import memory_bank_encoding, smash
-from jaxhypernas.predict import default_chunk
 from jaxhypernas.run import Run
 from jaxhypernas.score import make_score, score_one
 from jaxhypernas.stats import format_report, rank_report
@@ -43,7 +42,7 @@ def main(args: Args) -> None:
     )
     target = run.target._replace(apply=lambda theta, pair, x: run.target.apply(theta, pair[0], x))
     generator = smash(run.config.smash, encoding, run.target)
-    score = make_score(partial(score_one, target, generator), run.mesh, default_chunk())
+    score = make_score(partial(score_one, target, generator), run.mesh, run.chunk)
     batches = run.valid
     result = {
         "own encoding": score((run.phi, batches), (archs, archs)),
