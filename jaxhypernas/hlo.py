@@ -187,9 +187,13 @@ def _flops(computation, i: _Instruction) -> float:
         contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.rest)
         axes = [int(d) for d in contracted[1].split(",") if d] if contracted else []
         return 2.0 * math.prod(_dims(i.shape)) * math.prod(left[a] for a in axes)
-    if i.op != "convolution":
+    if i.op != "convolution" and "__cudnn$conv" not in i.rest:
         return 0.0
     left, right, out = (_dims(s) for s in (*(computation[o].shape for o in i.operands[:2]), i.shape))
+    if "convBackwardInput" in i.rest:  # cuDNN's labels are always those of the forward pass
+        left, out = out, left
+    if "convBackwardFilter" in i.rest:
+        right, out = out, right
     of_left, of_right, of_out = re.split(r"_|->", re.search(r"dim_labels=([^\s,]+)", i.rest)[1])  # type: ignore[index]
     groups = re.search(r"batch_group_count=(\d+)", i.rest)
     count = 2.0 * left[of_left.index("b")] / (int(groups[1]) if groups else 1)
