@@ -125,7 +125,10 @@ class Components:
         """
         config, devices = self.config.train, self.mesh.shape[ARCH]
         if config.architectures % devices:
-            raise UserError(f"train.architectures: {config.architectures} must be a multiple of the {devices} devices")
+            raise UserError(
+                f"train.architectures: {config.architectures} must be a multiple of the {devices} devices: "
+                f"set it to {-(-config.architectures // devices) * devices}"
+            )
         per_device = config.architectures // devices
         chunk = max(c for c in range(1, min(self.chunk, per_device) + 1) if per_device % c == 0)
 

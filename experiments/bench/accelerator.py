@@ -111,10 +111,11 @@ def main(args: Args) -> None:
     device, clock = device_of(args)
     timed = args.topology is None and args.gpu is None
     given = inputs(args)
+    placed = jax.device_put(given, device) if timed else ()
     sharding = jax.sharding.SingleDeviceSharding(device)
     shapes = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, jnp.asarray(v).dtype, sharding=sharding), given)
     print(f"{device.device_kind}, {args.candidates} candidates, batch {args.batch}, C={args.channels}, N={args.cells}")
-    print(f"{'':10}{'':28}{'GFLOP':>9}{'MB':>9}{'Mcycles':>9}{'ms':>9}  per candidate; MiB of temporaries in all")
+    print(f"{'per candidate':38}{'GFLOP':>9}{'MB':>9}{'Mcycles':>9}{'ms':>9}   MiB of temporaries, in all")
     rows = []
     for way in WAYS:
         for name, run in programs(args, way):
@@ -127,17 +128,12 @@ def main(args: Args) -> None:
                 continue
             work, memory = hlo.read(program), cast(Any, program.memory_analysis())
             each = [v / args.candidates for v in (work.flops / 1e9, work.bytes / 1e6, work.cycles / 1e6)]
-            seconds = (
-                best(lambda p=program: p(*jax.device_put(given, sharding))) if timed else work.cycles / (clock or 1)
-            )
+            seconds = best(lambda p=program: p(*placed)) if timed else work.cycles / (clock or 1)
             row |= dict(zip(("gflop", "mb", "mcycles"), each, strict=True))
             row |= {"ms": seconds / args.candidates * 1e3, "temporaries_mib": memory.temp_size_in_bytes / 2**20}
             rows.append(row)
-            print(
-                f"{name:10}{way.name:28}{row['gflop']:9.3f}{row['mb']:9.1f}{row['mcycles']:9.3f}{row['ms']:9.3f}"
-                f"{row['temporaries_mib']:10.0f}",
-                flush=True,
-            )
+            cells = [f"{row[k]:9.3f}" if row[k] else f"{'-':>9}" for k in ("gflop", "mb", "mcycles", "ms")]
+            print(f"{name:10}{way.name:28}{''.join(cells)}{row['temporaries_mib']:9.0f}", flush=True)
     if args.json:
         print(json.dumps({"device": device.device_kind, "timed": timed, "rows": rows}))
 
