@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 import tyro
 
 from jaxhypernas import config as configs
-from jaxhypernas import interrupt
+from jaxhypernas import interrupt, preflight
 from jaxhypernas.config import PRESETS, Config
 from jaxhypernas.report import plain
 from jaxhypernas.run import Run
@@ -219,17 +220,50 @@ def _parse(kind, verb: str, argv: list[str], default=None, more: str = ""):
 
 def _begin(verb: str, argv: list[str]) -> Run:
     """The run of search and train: a preset, or the work directory's own config, with overrides."""
+    workdir, argv = _take(argv, "--workdir")
+    workdir = Path(workdir or "runs/search")
+    begun = configs.load(workdir / "config.json") if (workdir / "config.json").exists() else None
+    return Run(workdir, _config(verb, argv, "--workdir W (runs/search)", begun))
+
+
+def _config(verb: str, argv: list[str], more: str, begun: Config | None = None) -> Config:
+    """A preset, or what was begun, with overrides; ``more`` are options taken before it."""
     argv = [SHORT.get(a.split("=")[0], a.split("=")[0]) + a[len(a.split("=")[0]) :] for a in argv]
     preset, argv = _take(argv, "--preset")
-    workdir, argv = _take(argv, "--workdir")
-    workdir = workdir or "runs/search"
     if preset is not None and preset not in PRESETS:
         raise UserError(f"preset: {preset!r} is not one of {', '.join(PRESETS)}")
-    begun = (Path(workdir) / "config.json").exists()
-    default = configs.load(Path(workdir) / "config.json") if begun and preset is None else PRESETS[preset or "small"]
-    return Run(
-        Path(workdir), _parse(Config, verb, argv, default, f"--workdir W (runs/search), --preset {'|'.join(PRESETS)},")
-    )
+    default = begun if begun is not None and preset is None else PRESETS[preset or "small"]
+    return _parse(Config, verb, argv, default, f"{more}, --preset {'|'.join(PRESETS)},")
+
+
+def _compile(argv: list[str]) -> list[Path]:
+    """Compile a run's programs for a TPU slice; what doesn't fit is the error."""
+    topology, argv = _take(argv, "--topology")
+    words = [a for a in argv if a != "--json"]
+    config = _config("compile", words, "--topology CHIP:SHAPE (as v5e:16x16), --json")
+    if topology is None:
+        raise UserError("topology: name the slice, as in --topology v5e:16x16")
+    jax.config.update("jax_platforms", "cpu")
+    _, devices = preflight.slice_devices(topology)
+    config, told = preflight.fitting(config, len(devices))
+    show = (lambda line: None) if len(words) < len(argv) else partial(print, flush=True)
+    show(f"{topology}: {len(devices)} devices; loops count as often as they run, conditionals as the mean of their")
+    show("branches; rates are estimates, at the chip's published peaks and by the compiler's cycles: nothing was run")
+    if told:
+        show(told)
+    found: list[preflight.Figures | UserError] = []
+    for figures in preflight.compiled(config, topology):
+        found.append(figures)
+        if isinstance(figures, preflight.Figures):
+            show(preflight.lines(figures))
+    misfits = [str(f) for f in found if isinstance(f, UserError)]
+    if len(words) < len(argv):
+        programs = [f._asdict() for f in found if isinstance(f, preflight.Figures)]
+        result = {"topology": topology, "devices": len(devices), "changed": told, "programs": programs}
+        print(json.dumps({**result, "misfits": misfits}))
+    if misfits:
+        raise UserError("; ".join(misfits))
+    return []
 
 
 def _take(argv: list[str], flag: str) -> tuple[str | None, list[str]]:
@@ -252,6 +286,7 @@ VERBS = {
     "retrain": ("train the best and a random sample from scratch", lambda a: _retrain(_parse(Workdir, "retrain", a))),
     "rank": ("compare scores with a truth", lambda argv: _rank(_parse(Rank, "rank", argv))),
     "report": ("write the report", lambda argv: _report(_parse(Workdir, "report", argv))),
+    "compile": ("whether a run fits a TPU slice, and how fast it may be: no data or devices needed", _compile),
 }
 USAGE = "usage: jaxhypernas VERB [--help]\n" + "".join(f"  {name:8} {text}\n" for name, (text, _) in VERBS.items())
 

@@ -5,7 +5,7 @@ import jax
 _total = 0
 
 
-def _count(event: str, seconds: float, **_) -> None:
+def _count(event: str, duration_secs: float, **_) -> None:
     global _total
     _total += event == "/jax/core/compile/backend_compile_duration"
 

@@ -1,18 +1,19 @@
 """What a configuration names, built when it is first used: data, space, target, generator, strategy, mesh."""
 
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 
 from jaxhypernas import data, predict, search
 from jaxhypernas.config import Config
 from jaxhypernas.generators import GENERATORS
-from jaxhypernas.mesh import make_mesh
+from jaxhypernas.mesh import ARCH, make_mesh
+from jaxhypernas.predict import bind, mean_candidates, mean_over_mesh
 from jaxhypernas.score import Batches, make_batches
 from jaxhypernas.spaces import SPACES
 from jaxhypernas.targets import TARGETS
-from jaxhypernas.train import Images
+from jaxhypernas.train import Images, TrainState, init_state, make_optimizer, make_run
 from jaxhypernas.types import Generator, Space, Target, UserError
 
 
@@ -37,10 +38,14 @@ class Components:
         """The search."""
         return search.STRATEGIES[self.config.strategy](self.space, self.config.search)
 
+    @property
+    def _platform(self) -> str:
+        return self.mesh.devices.flat[0].platform
+
     @cached_property
     def _execution(self) -> tuple[int, Target]:
         target = TARGETS[self.config.space](self.config, self.dataset.image, self.dataset.classes)
-        return predict.choose(self.config.execution, target, jax.default_backend())
+        return predict.choose(self.config.execution, target, self._platform)
 
     @property
     def chunk(self) -> int:
@@ -74,7 +79,7 @@ class Components:
         config = replace(self.config, cells=replace(cells, nodes=cells.train_nodes))
         shape = self.dataset.image, self.dataset.classes
         space, target = SPACES[config.space](config, *shape), TARGETS[config.space](config, *shape)
-        _, target = predict.choose(config.execution, target, jax.default_backend())
+        _, target = predict.choose(config.execution, target, self._platform)
         generator = GENERATORS[config.generator](config, space, target)
         if jax.eval_shape(generator.init, self.key) != jax.eval_shape(self.generator.init, self.key):
             raise UserError(
@@ -116,3 +121,40 @@ class Components:
     def key(self) -> jax.Array:
         """Where all randomness starts."""
         return jax.random.key(self.config.seed)
+
+    def start(self, key: jax.Array) -> TrainState:
+        """The state before training."""
+        return init_state(self.generator, make_optimizer(self.config.train), key)
+
+    @cached_property
+    def train_program(self) -> jax.stages.Wrapped:
+        """`train.make_run` of this run.
+
+        Raises:
+            UserError: the architectures of a step don't divide among the devices.
+        """
+        config, devices = self.config.train, self.mesh.shape[ARCH]
+        if config.architectures % devices:
+            raise UserError(
+                f"train.architectures: {config.architectures} must be a multiple of the {devices} devices: "
+                f"set it to {-(-config.architectures // devices) * devices}"
+            )
+        per_device = config.architectures // devices
+        chunk = max(c for c in range(1, min(self.chunk, per_device) + 1) if per_device % c == 0)
+
+        def mean(f, replicated, population):
+            return mean_over_mesh(self.mesh, lambda r, p: mean_candidates(partial(f, r), p, chunk))(
+                replicated, population
+            )
+
+        def sample(key, progress):
+            keys = jax.random.split(key, config.architectures)
+            if config.path_dropout and space.paths:
+                return jax.vmap(lambda k: space.paths(k, config.path_dropout * progress))(keys)
+            return jax.vmap(lambda k: space.sample(k, progress))(keys)
+
+        space, target, generator = self.trained
+        logits, optimizer = bind(target, generator), make_optimizer(config)
+        return jax.jit(
+            make_run(config, self.config.data, logits, generator.decay, optimizer, sample, mean, config.every)
+        )

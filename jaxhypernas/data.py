@@ -19,6 +19,13 @@ from jaxhypernas.types import UserError
 CHUNK = 2048  # images read, or converted to float64, at once
 AGAIN = 'prepare it again with file_format="array_record", or save it as an .npz'
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+KNOWN = {  # image, classes, training and test images of sets that a program can be compiled for without having them
+    "mnist": ((28, 28, 1), 10, 60_000, 10_000),
+    "fashion_mnist": ((28, 28, 1), 10, 60_000, 10_000),
+    "cifar10": ((32, 32, 3), 10, 50_000, 10_000),
+    "cifar100": ((32, 32, 3), 100, 50_000, 10_000),
+    "svhn_cropped": ((32, 32, 3), 10, 73_257, 26_032),
+}
 
 
 @dataclass(frozen=True)
@@ -93,15 +100,38 @@ def load(config: DataConfig, seed: int) -> Dataset:
         train, test = _tfds(config.dataset, config.data_dir)
     train, test, classes = _check(config.dataset, train, test)
 
-    if config.limit is not None and config.limit < classes:
-        raise UserError(f"data.limit: {config.limit} images are fewer than the {classes} classes: raise it")
     order = np.random.default_rng(seed).permutation(len(train.y_N))[: config.limit]
-    held = round(len(order) * config.valid)
-    if not 0 < held < len(order):
-        what = "training" if held else "held-out"
-        raise UserError(f"data.valid: {config.valid} of {len(order)} images leaves no {what} image: change it")
+    held = _held(config, len(order), classes)
     valid, train = (Split(train.x_NxHxWxC[i], train.y_N[i]) for i in (order[:held], order[held:]))
     return Dataset(config.dataset, classes, train, valid, test, *_moments(train.x_NxHxWxC))
+
+
+def blank(config: DataConfig, seed: int) -> Dataset:
+    """What `load` gives; of a set in KNOWN that ``config.data_dir`` doesn't locate, black images of its shapes.
+
+    Raises:
+        UserError: as `load`.
+    """
+    if config.data_dir is not None or config.dataset not in KNOWN:
+        return load(config, seed)
+    image, classes, images, tests = KNOWN[config.dataset]
+    images = min(images, config.limit or images)
+    held = _held(config, images, classes)
+    train, valid, test = (
+        Split(np.zeros((n, *image), np.uint8), np.zeros(n, np.int32)) for n in (images - held, held, tests)
+    )
+    return Dataset(config.dataset, classes, train, valid, test, *np.ones((2, image[-1]), np.float32))
+
+
+def _held(config: DataConfig, images: int, classes: int) -> int:
+    """How many of the training images are held out."""
+    if config.limit is not None and config.limit < classes:
+        raise UserError(f"data.limit: {config.limit} images are fewer than the {classes} classes: raise it")
+    held = round(images * config.valid)
+    if not 0 < held < images:
+        what = "training" if held else "held-out"
+        raise UserError(f"data.valid: {config.valid} of {images} images leaves no {what} image: change it")
+    return held
 
 
 def _moments(x_NxHxWxC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,7 @@
 """The device mesh: the only home of axis names."""
 
+from collections.abc import Sequence
+
 import jax
 from jax.sharding import AxisType, Mesh
 
@@ -7,7 +9,8 @@ ARCH = "arch"  # candidates are split over this axis
 DATA = "data"  # images of a batch are split over this axis
 
 
-def make_mesh(data: int = 1) -> Mesh:
+def make_mesh(data: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh over all devices: ``data`` of them share a candidate's batch, the rest split the candidates."""
-    devices = jax.device_count()
-    return jax.make_mesh((devices // data, data), (ARCH, DATA), axis_types=(AxisType.Auto, AxisType.Auto))
+    devices = jax.devices() if devices is None else devices
+    shape, types = (len(devices) // data, data), (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh(shape, (ARCH, DATA), axis_types=types, devices=devices)

@@ -31,14 +31,10 @@ class RetrainConfig:
                 raise UserError(f"retrain.{name}: {getattr(self, name)} must be at least {least}")
 
 
-def make_retrain(
+def retrain_program(
     config: TrainConfig, augmentation: data.DataConfig, target: Target, mesh: Mesh
-) -> Callable[[jax.Array, Images, Batches, Batches, Arch, np.ndarray], tuple[Scores, Scores]]:
-    """``retrain(key, images, valid, test, population, seed_A) -> (Scores on valid, Scores on test)``.
-
-    The population has one candidate per device. A candidate's initial weights and batches depend on the key and its
-    seed only, not on the others.
-    """
+) -> jax.stages.Wrapped:
+    """What `make_retrain` calls: ``program((key, images, valid, test), (population, seed_A))``."""
     generator = standalone(target.weight_spec, target.nodes)
     optimizer = make_optimizer(config)
 
@@ -62,7 +58,18 @@ def make_retrain(
     def local(replicated, candidates):
         return map_candidates(lambda candidate: one(replicated, candidate), candidates, 1)
 
-    program = jax.jit(split_candidates(mesh, local))
+    return jax.jit(split_candidates(mesh, local))
+
+
+def make_retrain(
+    config: TrainConfig, augmentation: data.DataConfig, target: Target, mesh: Mesh
+) -> Callable[[jax.Array, Images, Batches, Batches, Arch, np.ndarray], tuple[Scores, Scores]]:
+    """``retrain(key, images, valid, test, population, seed_A) -> (Scores on valid, Scores on test)``.
+
+    The population has one candidate per device. A candidate's initial weights and batches depend on the key and its
+    seed only, not on the others.
+    """
+    program = retrain_program(config, augmentation, target, mesh)
 
     def retrain(key, images, valid, test, population, seed_A):
         A, devices = len(seed_A), mesh.shape[ARCH]

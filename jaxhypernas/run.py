@@ -1,7 +1,7 @@
 """A run: one configuration and its work directory. Each verb does what is missing and leaves the rest as it is.
 
 config.json       the resolved configuration
-metrics.jsonl     a line per training segment
+metrics.jsonl     a line per training segment and per round of a search
 checkpoints/      training state: the newest, one before it, the best
 scores/           one row per candidate scored; a search replays from it, a stream of candidates goes on after it
 retrain/          one row per candidate trained from scratch
@@ -21,19 +21,18 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 
+from jaxhypernas import compilations, interrupt, progress, report, search, stats
 from jaxhypernas import config as configs
-from jaxhypernas import interrupt, progress, report, search, stats
 from jaxhypernas.checkpoint import Checkpoints
 from jaxhypernas.components import Components
 from jaxhypernas.config import Config
 from jaxhypernas.mesh import ARCH
-from jaxhypernas.predict import bind, mean_candidates, mean_over_mesh
 from jaxhypernas.retrain import make_retrain
 from jaxhypernas.score import make_score, score_one
 from jaxhypernas.scored import Scored, digits, identities, numbers
 from jaxhypernas.search.population import BATCH, concatenate, in_batches, rows, size
 from jaxhypernas.table import Table
-from jaxhypernas.train import TrainState, check_progress, init_state, make_optimizer, make_run
+from jaxhypernas.train import TrainState, check_progress
 from jaxhypernas.types import Arch, Scores, UserError
 
 PIECE = 64 * BATCH  # candidates of a stream that are in memory at once
@@ -102,70 +101,54 @@ class Run(Components):
         """
         if self._from_scratch:
             raise UserError("generator: standalone is not trained beforehand, each candidate is when it is scored")
-        config, devices = self.config.train, self.mesh.shape[ARCH]
-        if config.architectures % devices:
-            raise UserError(f"train.architectures: {config.architectures} must be a multiple of the {devices} devices")
+        _ = self.train_program  # a setting that doesn't fit must not wait for a checkpoint to be read
         checkpoints = Checkpoints(self.workdir / "checkpoints")
         try:
             state = self._restored(checkpoints)
             if state is None:
-                state = jax.jit(self._start, out_shardings=self.replicated)(jax.random.fold_in(self.key, 0))
+                state = jax.jit(self.start, out_shardings=self.replicated)(jax.random.fold_in(self.key, 0))
             return self._train_from(state, checkpoints)
         finally:
             checkpoints.close()
-
-    def _start(self, key: jax.Array) -> TrainState:
-        return init_state(self.generator, make_optimizer(self.config.train), key)
 
     def _restored(self, checkpoints: Checkpoints) -> TrainState | None:
         """The newest state that is whole."""
         like = jax.tree.map(
             lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self.replicated),
-            jax.eval_shape(self._start, self.key),
+            jax.eval_shape(self.start, self.key),
         )
         restored = checkpoints.restore(like)
         return restored and restored[1]
 
     def _train_from(self, state: TrainState, checkpoints: Checkpoints) -> TrainState:
         config = self.config.train
-        per_device = config.architectures // self.mesh.shape[ARCH]
-        chunk = max(c for c in range(1, min(self.chunk, per_device) + 1) if per_device % c == 0)
-
-        def mean(f, replicated, population):
-            return mean_over_mesh(self.mesh, lambda r, p: mean_candidates(partial(f, r), p, chunk))(
-                replicated, population
-            )
-
-        def sample(key, progress):
-            keys = jax.random.split(key, config.architectures)
-            if config.path_dropout and space.paths:
-                return jax.vmap(lambda k: space.paths(k, config.path_dropout * progress))(keys)
-            return jax.vmap(lambda k: space.sample(k, progress))(keys)
-
-        space, target, generator = self.trained
-        logits, optimizer = bind(target, generator), make_optimizer(config)
-        run = jax.jit(
-            make_run(config, self.config.data, logits, generator.decay, optimizer, sample, mean, config.every)
-        )
         with progress.bar("train", config.steps, "images*candidates", start=int(state.step)) as bar:
             while (done := int(state.step)) < config.steps:
                 steps, began = min(config.every, config.steps - done), time.time()
-                state, loss = run(state, self.images, jnp.int32(steps))
+                state, loss = self.train_program(state, self.images, jnp.int32(steps))
                 check_progress(float(loss), int(state.step), self.dataset.classes)
                 rate = steps * config.batch * config.architectures / (time.time() - began)
                 checkpoints.save(int(state.step), state, float(loss))
-                self._log({"step": int(state.step), "loss": float(loss), "images_candidates_per_s": round(rate, 1)})
+                self._log(
+                    {
+                        "step": int(state.step),
+                        "loss": float(loss),
+                        "images_candidates_per_s": round(rate, 1),
+                        "compilations": compilations.total(),
+                    }
+                )
                 bar.advance(steps, steps * config.batch * config.architectures, f"loss {float(loss):.3f}")
                 interrupt.check()
         return state
 
     def _log(self, line: dict) -> None:
-        """A line of metrics.jsonl, and TensorBoard events where tensorboardX is installed."""
+        """A line of metrics.jsonl, its first entry the position; TensorBoard events where tensorboardX is installed."""
         with (self.workdir / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self._events is not None:
+            position, *_ = line.values()
             for name, value in line.items():
-                self._events.add_scalar(name, value, line["step"])
+                self._events.add_scalar(name, value, position)
 
     @cached_property
     def _events(self):
@@ -278,7 +261,14 @@ class Run(Components):
     def search(self) -> Scored:
         """Run the strategy, replaying what is scored already; all candidates scored."""
         with progress.bar("search", self.strategy.total, "images*candidates") as bar:
-            evaluate = lambda population: self.scores.loss(self.add(population, bar))  # noqa: E731
+
+            def evaluate(population):
+                loss_A = self.scores.loss(self.add(population, bar))
+                self._log(
+                    {"scored": len(self.scores), "best": self.scores.lowest, "compilations": compilations.total()}
+                )
+                return loss_A
+
             search.run(self.strategy, jax.random.fold_in(self.key, 1), evaluate)
         return self.scores
 

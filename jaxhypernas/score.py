@@ -86,6 +86,15 @@ def divergence_one(
     return ((jnp.exp(one) - jnp.exp(other)) * (one - other)).sum(-1).mean()
 
 
+def score_program(score: Callable[[Any, Arch], Any], mesh: Mesh, chunk: int) -> jax.stages.Wrapped:
+    """What `make_score` calls: ``program(replicated, population)`` of ``chunk`` candidates per device."""
+
+    def local(replicated, population):
+        return map_candidates(partial(score, replicated), population, chunk)
+
+    return jax.jit(split_candidates(mesh, local))
+
+
 def make_score(score: Callable[[Any, Arch], Any], mesh: Mesh, chunk: int) -> Callable[[Any, Arch], Any]:
     """``score(replicated, population)`` for any number of candidates with one program; results as NumPy arrays.
 
@@ -95,12 +104,7 @@ def make_score(score: Callable[[Any, Arch], Any], mesh: Mesh, chunk: int) -> Cal
     Args:
         score: (replicated, arch) -> a pytree of scalars, of one candidate; as `score_one` with its first arguments set.
     """
-    call = mesh.shape[ARCH] * chunk
-
-    def local(replicated, population):
-        return map_candidates(partial(score, replicated), population, chunk)
-
-    program = jax.jit(split_candidates(mesh, local))
+    program, call = score_program(score, mesh, chunk), mesh.shape[ARCH] * chunk
 
     def score_all(replicated, population):
         A = jax.tree.leaves(population)[0].shape[0]

@@ -172,7 +172,7 @@ def test_fused_candidates_side_by_side_are_the_loop():
     archs = stack([space.from_string(text) for text in texts])
 
     def forward(theta, arch):
-        logits = target.fused(theta, arch, jnp.asarray(X))
+        logits = choose(ExecutionConfig(form="fused"), target, "cpu")[1].apply(theta, arch, jnp.asarray(X))
         return loss(logits), logits
 
     with jax.enable_x64(True):

@@ -11,7 +11,17 @@ PACKAGE = Path(__file__).resolve().parents[1] / "jaxhypernas"
 # A name that ends in a slash is a folder; its files may import each other. Names of one row never import each other.
 ROWS = (
     ("types.py", "mesh.py"),
-    ("nn.py", "stats.py", "data.py", "checkpoint.py", "table.py", "progress.py", "interrupt.py", "compilations.py"),
+    (
+        "nn.py",
+        "stats.py",
+        "data.py",
+        "checkpoint.py",
+        "table.py",
+        "progress.py",
+        "interrupt.py",
+        "compilations.py",
+        "hlo.py",
+    ),
     ("spaces/", "scored.py"),
     ("targets/", "generators/", "search/"),
     ("predict.py", "conformance.py"),
@@ -19,7 +29,7 @@ ROWS = (
     ("retrain.py", "report.py"),
     ("config.py",),
     ("components.py",),
-    ("run.py",),
+    ("run.py", "preflight.py"),
     ("cli.py", "__init__.py"),
     ("__main__.py",),
 )

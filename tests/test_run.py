@@ -48,8 +48,12 @@ def table(directory: Path) -> list[dict]:
 
 def test_files(finished):
     assert config.load(finished / "config.json") == TINY
-    steps = [json.loads(line)["step"] for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [2, 4, 6, 8]
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "step" in line] == [2, 4, 6, 8]
+    rounds = [line for line in lines if "scored" in line]
+    assert rounds[-1]["best"] == min(line["best"] for line in rounds)
+    assert len(rounds) == 6  # random ones, perturbations, four greedy steps
+    assert len({line["compilations"] for line in rounds[2:]}) == 1, "a greedy step compiles what the one before did"
     scores = table(finished / "scores")
     assert len({row["id"] for row in scores}) == len(scores) >= 40
     assert all(np.isfinite(row["loss"]) and 0 <= row["accuracy"] <= 1 for row in scores)

@@ -1,0 +1,145 @@
+"""How should candidates run on an accelerator: one after the other, in chunks, or all of them side by side?
+
+Claim: one at a time, where a branch runs the chosen op only, costs a TPU v5e least: `jax.vmap` makes of a branch a
+select that computes every op, and of a convolution a grouped one.
+Command: python experiments/bench/accelerator.py --topology v5e:2x2 [--json]: compiled for a device of that slice,
+nothing is run (extra tpu; minutes on two cores); --gpu h100_sxm.txtpb: for the GPU that XLA describes in such a file of
+its sources (extra cuda); with neither: compiled for the device that is there, and timed.
+NAS-Bench-201 cells with weights of their own, as a hypernetwork writes them, each op on as many edges of the population
+as any other; the loss of a batch, and its gradient with respect to the weights. Loops count as often as they run,
+conditionals as the mean of their branches. Cycles are the compiler's estimate.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jax.experimental import topologies
+
+from jaxhypernas import hlo
+from jaxhypernas.nn import cross_entropy
+from jaxhypernas.predict import ExecutionConfig, choose, map_candidates
+from jaxhypernas.preflight import slice_devices
+from jaxhypernas.spaces import CellConfig
+from jaxhypernas.spaces.nasbench201 import STRUCTURE, from_choices
+from jaxhypernas.targets import cell_network
+
+IMAGE, CLASSES = (32, 32, 3), 10
+
+
+class Way(NamedTuple):
+    """A way of running a population."""
+
+    name: str
+    form: Literal["branch", "fused"]  # of a node's op
+    chunk: int  # candidates side by side; 0: all
+
+
+WAYS = [
+    Way("one at a time, branches", "branch", 1),
+    Way("one at a time, fused", "fused", 1),
+    Way("8 side by side, fused", "fused", 8),
+    Way("8 side by side, selects", "branch", 8),
+    Way("all side by side, selects", "branch", 0),  # naive
+]
+
+
+@dataclass(frozen=True)
+class Args:
+    topology: str | None = None  # compile for a TPU slice, as v5e:2x2
+    gpu: Path | None = None  # ... or for the GPU that this file describes
+    candidates: int = 64
+    batch: int = 128
+    channels: int = 16
+    cells: int = 1  # per stage
+    json: bool = False  # one JSON object as the last line
+
+
+def programs(args: Args, way: Way):
+    """The loss of each candidate, and its gradient: (name, function of candidates (theta, arch), x and y)."""
+    target = cell_network(STRUCTURE, CellConfig(args.channels, args.cells), IMAGE, CLASSES)
+    _, target = choose(ExecutionConfig(form=way.form), target, "cpu")
+
+    def mapped(of_one):
+        def run(candidates, x, y):
+            loss = lambda theta, arch: cross_entropy(target.apply(theta, arch, x), y)  # noqa: E731
+            return map_candidates(lambda c: of_one(loss)(*c), candidates, way.chunk or args.candidates)
+
+        return run
+
+    yield "forward", mapped(lambda loss: loss)
+    yield "gradient", mapped(jax.value_and_grad)
+
+
+def inputs(args: Args):
+    """Candidates with balanced ops and random weights, images, labels."""
+    rng = np.random.default_rng(0)
+    choice_Ax6 = rng.permutation(np.arange(args.candidates * 6) % 5).reshape(-1, 6)
+    spec = cell_network(STRUCTURE, CellConfig(args.channels, args.cells), IMAGE, CLASSES).weight_spec
+    draw = lambda s: rng.normal(0, 0.1, (args.candidates, *s.shape)).astype(np.float32)  # noqa: E731
+    x = rng.normal(size=(args.batch, *IMAGE)).astype(np.float32)
+    return (jax.tree.map(draw, spec), from_choices(choice_Ax6)), x, rng.integers(0, CLASSES, args.batch, np.int32)
+
+
+def best(f, repeats: int = 3) -> float:
+    """Seconds of the fastest of some calls, after one that warms up."""
+    jax.block_until_ready(f())
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(f())
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def device_of(args: Args) -> tuple[Any, float | None]:
+    """What to compile for, and the clock of a TPU that isn't there."""
+    if args.topology is None and args.gpu is None:
+        return jax.devices()[0], None
+    jax.config.update("jax_platforms", "cpu")
+    if args.topology:
+        chip, devices = slice_devices(args.topology)
+        return devices[0], chip.clock
+    target = {"topology": "1x1x1", "target_config": args.gpu.read_text()}  # type: ignore[union-attr]
+    return topologies.get_topology_desc("gpu", "cuda", **target).devices[0], None
+
+
+def main(args: Args) -> None:
+    device, clock = device_of(args)
+    timed = args.topology is None and args.gpu is None
+    given = inputs(args)
+    placed = jax.device_put(given, device) if timed else ()
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    shapes = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, jnp.asarray(v).dtype, sharding=sharding), given)
+    print(f"{device.device_kind}, {args.candidates} candidates, batch {args.batch}, C={args.channels}, N={args.cells}")
+    print(f"{'per candidate':38}{'GFLOP':>9}{'MB':>9}{'Mcycles':>9}{'ms':>9}   MiB of temporaries, in all")
+    rows = []
+    for way in WAYS:
+        for name, run in programs(args, way):
+            row: dict = {"way": way.name, "pass": name}
+            try:
+                program = jax.jit(run).lower(*shapes).compile()
+            except jax.errors.JaxRuntimeError as error:
+                rows.append({**row, "error": " ".join(str(error).split())[:200]})
+                print(f"{name:10}{way.name:28} {rows[-1]['error']}", flush=True)
+                continue
+            work, memory = hlo.read(program), cast(Any, program.memory_analysis())
+            each = [v / args.candidates for v in (work.flops / 1e9, work.bytes / 1e6, work.cycles / 1e6)]
+            seconds = best(lambda p=program: p(*placed)) if timed else work.cycles / (clock or 1)
+            row |= dict(zip(("gflop", "mb", "mcycles"), each, strict=True))
+            row |= {"ms": seconds / args.candidates * 1e3, "temporaries_mib": memory.temp_size_in_bytes / 2**20}
+            rows.append(row)
+            cells = [f"{row[k]:9.3f}" if row[k] else f"{'-':>9}" for k in ("gflop", "mb", "mcycles", "ms")]
+            print(f"{name:10}{way.name:28}{''.join(cells)}{row['temporaries_mib']:9.0f}", flush=True)
+    if args.json:
+        print(json.dumps({"device": device.device_kind, "timed": timed, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
