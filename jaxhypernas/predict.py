@@ -39,9 +39,9 @@ class ExecutionConfig:
 def choose(config: ExecutionConfig, target: Target, platform: str) -> tuple[int, Target]:
     """The chunk, and the target in its form, for a platform ("cpu", "tpu", "gpu").
 
-    What was measured (experiments/LOG.md): on CPU one candidate at a time, which stays in cache and branches; on
-    accelerators some side by side and fused. Where ops can't be fused, a TPU branches, too, and a GPU, which small
-    kernels one after the other would leave idle, computes every branch.
+    What was measured, or estimated by compilers (experiments/LOG.md): on CPU one candidate at a time, which stays in
+    cache and branches; on TPU one at a time, fused where ops can be; on GPU, which small kernels one after the other
+    would leave idle, 8 side by side, which computes every branch where ops can't be fused.
 
     Raises:
         UserError: form "fused" for a space that has none.
@@ -49,7 +49,7 @@ def choose(config: ExecutionConfig, target: Target, platform: str) -> tuple[int,
     fused = target.fused if config.form == "fused" or (config.form == "auto" and platform != "cpu") else None
     if config.form == "fused" and fused is None:
         raise UserError("execution.form: the ops of this space can't be fused: set it to branch")
-    chunk = config.chunk or (8 if fused is not None or platform == "gpu" else 1)
+    chunk = config.chunk or (8 if platform == "gpu" else 1)
     return chunk, target if fused is None else target._replace(apply=fused)
 
 
