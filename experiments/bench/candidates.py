@@ -8,7 +8,7 @@ extra `bench`. NAS-Bench-201's cells, random architectures, another set of weigh
 Every scheme is compiled first; then all run in turns, three times or until that took 30 seconds, and the fastest
 counts. Useful FLOPs are those of the ops that an architecture chose; training counts three times the forward pass. The
 naive scheme trains the first two candidates on the first eight images only, and what compiles each architecture alone
-does it for the first three: times are per candidate and image. Peak: the fastest product of large matrices here.
+does it for the first three, and trains them on as few images: rates are scaled to the average candidate. Peak: the fastest product of large matrices here.
 Memory: by how much the process grows at most while the scheme runs (Linux).
 """
 
@@ -62,7 +62,7 @@ class Args:
 
 class Scheme(NamedTuple):
     run: Callable[[], Any]
-    work: int  # candidates x images per run
+    work: float  # candidates x images per run
     compile_s: float
 
 
@@ -75,7 +75,7 @@ class Case(NamedTuple):
     theta: Any  # leading axis A
     x: jax.Array
     y: jax.Array
-    flops: float  # per candidate and image, on average
+    flops_A: np.ndarray  # useful ones, per image
 
     @property
     def population(self):
@@ -90,8 +90,8 @@ def make_case(shape: Shape) -> Case:
     theta = jax.jit(jax.vmap(standalone(target.weight_spec, target.nodes).init))(keys)
     x = jax.random.normal(jax.random.key(2), (shape.batch, *shape.image))
     y = jax.random.randint(jax.random.key(3), (shape.batch,), 0, 10)
-    flops = 2 * float(space.cost(jax.tree.map(np.asarray, archs)).flops.mean())
-    return Case(target, archs, np.asarray(choices(archs)), theta, x, y, flops)
+    flops_A = 2 * space.cost(jax.tree.map(np.asarray, archs)).flops
+    return Case(target, archs, np.asarray(choices(archs)), theta, x, y, flops_A)
 
 
 def loss(apply, mode: str):
@@ -103,7 +103,7 @@ def loss(apply, mode: str):
     return value if mode == "score" else jax.value_and_grad(value)
 
 
-def compiled(f, work: int, *args) -> Scheme:
+def compiled(f, work: float, *args) -> Scheme:
     began = time.perf_counter()
     program = jax.jit(f).lower(*args).compile()
     return Scheme(lambda: program(*args), work, time.perf_counter() - began)
@@ -133,7 +133,8 @@ def jit_each(case: Case, mode: str) -> Scheme:
     for i, choice in enumerate(case.choice_Ax6[:3].tolist()):
         theta = jax.tree.map(lambda v, i=i: v[i], case.theta)
         run = lambda theta, x, y, c=tuple(choice): loss(jax_network, mode)(theta, c, x, y)  # noqa: E731
-        programs.append(compiled(run, images, theta, case.x[:images], case.y[:images]))
+        work = images * case.flops_A[i] / case.flops_A.mean()
+        programs.append(compiled(run, work, theta, case.x[:images], case.y[:images]))
     compile_s = sum(p.compile_s for p in programs)
     return Scheme(lambda: [p.run() for p in programs], sum(p.work for p in programs), compile_s)
 
@@ -201,7 +202,7 @@ def peak_mib(scheme: Scheme) -> float:
 
 def measure(name: str, mode: str, args: Args, peak: float) -> dict[str, dict]:
     case = make_case(SHAPES[name])
-    flops = case.flops * (1 if mode == "score" else 3)
+    flops = case.flops_A.mean() * (1 if mode == "score" else 3)
     schemes = {scheme: SCHEMES[scheme](case, mode) for scheme in args.schemes or SCHEMES}
     memory = {scheme: peak_mib(of) for scheme, of in schemes.items()}  # the first run of each
     times: dict[str, list[float]] = {scheme: [] for scheme in schemes}
