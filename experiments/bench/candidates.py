@@ -7,9 +7,10 @@ Command: python experiments/bench/candidates.py [--shapes tiny proxy full] [--mo
 extra `bench`. NAS-Bench-201's cells, random architectures, another set of weights for each, the same for all schemes.
 Every scheme is compiled first; then all run in turns, three times or until that took 30 seconds, and the fastest
 counts. Useful FLOPs are those of the ops that an architecture chose; training counts three times the forward pass. The
-naive scheme trains the first two candidates on the first eight images only, and what compiles each architecture alone
-does it for the first three, and trains them on as few images: rates are scaled to the average candidate. Peak: the fastest product of large matrices here.
-Memory: by how much the process grows at most while the scheme runs (Linux).
+naive scheme trains the first two candidates on the first eight images only; what compiles each architecture alone does
+it for the first three and trains on as few images: its rates are scaled to the average candidate's FLOPs.
+Peak: the fastest product of large matrices here. Memory: by how much the process grows at most while the scheme runs
+(Linux).
 """
 
 import json
