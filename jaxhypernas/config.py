@@ -31,7 +31,7 @@ class Config:
     cells: CellConfig = field(default_factory=lambda: CellConfig(channels=8, cells=1))  # and of all others
     smash: SmashConfig = generators.SMALL
     ghn: GhnConfig = field(default_factory=GhnConfig)
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, learning_rate=1e-2))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=800, learning_rate=1e-2))
     score: ScoreConfig = field(default_factory=ScoreConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     search: SearchConfig = field(default_factory=lambda: SearchConfig(number=1000))

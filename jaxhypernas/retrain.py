@@ -23,7 +23,7 @@ class RetrainConfig:
 
     top: int = 4  # the best scored
     sample: int = 24  # a random sample of the space: what correlations are computed on
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=150, architectures=1, learning_rate=1e-2))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=200, architectures=1, learning_rate=1e-2))
 
     def __post_init__(self):
         for name, least in (("top", 1), ("sample", 3)):
