@@ -127,8 +127,16 @@ def _until(text: str, end: str) -> tuple[str, str]:
     return text, ""
 
 
+def _found(pattern: str, text: str) -> str:
+    """What the pattern's group matches; a program that hasn't it is none that XLA prints."""
+    found = re.search(pattern, text)
+    if found is None:
+        raise ValueError(f"{pattern} is not in {text[:200]}")
+    return found[1]
+
+
 def _called(i: _Instruction, role: str) -> str:
-    return re.search(rf"\b{role}=%?([^\s,}}]+)", i.rest)[1]  # type: ignore[index]
+    return _found(rf"\b{role}=%?([^\s,}}]+)", i.rest)
 
 
 def _branches(i: _Instruction) -> list[str]:
@@ -150,7 +158,7 @@ def _trip_count(computations, computation, loop: _Instruction) -> float | None:
         start = computation[loop.operands[0]]
         if start.op != "tuple":
             return None
-        bound = computation[start.operands[int(re.search(r"index=(\d+)", bound.rest)[1])]]  # type: ignore[index]
+        bound = computation[start.operands[int(_found(r"index=(\d+)", bound.rest))]]
         while bound.op in ("copy", "bitcast"):
             bound = computation[bound.operands[0]]
     return float(bound.operands[0]) if bound.op == "constant" and bound.operands else None
@@ -194,7 +202,7 @@ def _flops(computation, i: _Instruction) -> float:
         left, out = out, left
     if "convBackwardFilter" in i.rest:
         right, out = out, right
-    of_left, of_right, of_out = re.split(r"_|->", re.search(r"dim_labels=([^\s,]+)", i.rest)[1])  # type: ignore[index]
+    of_left, of_right, of_out = re.split(r"_|->", _found(r"dim_labels=([^\s,]+)", i.rest))
     groups = re.search(r"batch_group_count=(\d+)", i.rest)
     count = 2.0 * left[of_left.index("b")] / (int(groups[1]) if groups else 1)
     count *= right[of_right.index("i")] * out[of_out.index("f")]  # of the kernel's inputs: of one feature group

@@ -44,6 +44,7 @@ CHIPS = {
     "v5p": Chip(459e12, 2.765e12, 95 * 2**30, 1.75e9, {"chip_config_name": "megacore"}),
     "v6e": Chip(918e12, 1.64e12, 32 * 2**30, 1.75e9, {}),
 }
+REPLICATED = P()
 LOWER = {  # what takes the memory of a program
     "train": "--execution.chunk (candidates side by side), --train.batch",
     "score": "--execution.chunk (candidates side by side), --score.batch",
@@ -87,7 +88,7 @@ class Planned(Components):
         """The given devices."""
         return make_mesh(devices=self._devices)
 
-    def shapes(self, tree: Any, spec: P = P()) -> Any:  # noqa: B008
+    def shapes(self, tree: Any, spec: P = REPLICATED) -> Any:
         """Of the arrays of a tree, replicated or split as ``spec`` says."""
         sharding = NamedSharding(self.mesh, spec)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
@@ -96,7 +97,7 @@ class Planned(Components):
     def images(self):
         """The training split's shapes."""
         split = self.dataset.train
-        return self.shapes(Images(split.x_NxHxWxC, split.y_N, self.dataset.mean_C, self.dataset.std_C))  # type: ignore
+        return Images(*self.shapes((split.x_NxHxWxC, split.y_N, self.dataset.mean_C, self.dataset.std_C)))
 
     def _batches(self, split):
         batches = partial(make_batches, batch=self.config.score.batch)

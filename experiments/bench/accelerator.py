@@ -11,7 +11,6 @@ conditionals as the mean of their branches. Cycles are the compiler's estimate.
 """
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from jax.experimental import topologies
+from timing import best
 
 from jaxhypernas import hlo
 from jaxhypernas.nn import cross_entropy
@@ -68,7 +68,9 @@ def programs(args: Args, way: Way):
 
     def mapped(of_one):
         def run(candidates, x, y):
-            loss = lambda theta, arch: cross_entropy(target.apply(theta, arch, x), y)  # noqa: E731
+            def loss(theta, arch):
+                return cross_entropy(target.apply(theta, arch, x), y)
+
             return map_candidates(lambda c: of_one(loss)(*c), candidates, way.chunk or args.candidates)
 
         return run
@@ -82,20 +84,12 @@ def inputs(args: Args):
     rng = np.random.default_rng(0)
     choice_Ax6 = rng.permutation(np.arange(args.candidates * 6) % 5).reshape(-1, 6)
     spec = cell_network(STRUCTURE, CellConfig(args.channels, args.cells), IMAGE, CLASSES).weight_spec
-    draw = lambda s: rng.normal(0, 0.1, (args.candidates, *s.shape)).astype(np.float32)  # noqa: E731
+
+    def draw(s):
+        return rng.normal(0, 0.1, (args.candidates, *s.shape)).astype(np.float32)
+
     x = rng.normal(size=(args.batch, *IMAGE)).astype(np.float32)
     return (jax.tree.map(draw, spec), from_choices(choice_Ax6)), x, rng.integers(0, CLASSES, args.batch, np.int32)
-
-
-def best(f, repeats: int = 3) -> float:
-    """Seconds of the fastest of some calls, after one that warms up."""
-    jax.block_until_ready(f())
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(f())
-        times.append(time.perf_counter() - began)
-    return min(times)
 
 
 def device_of(args: Args) -> tuple[Any, float | None]:
@@ -103,11 +97,11 @@ def device_of(args: Args) -> tuple[Any, float | None]:
     if args.topology is None and args.gpu is None:
         return jax.devices()[0], None
     jax.config.update("jax_platforms", "cpu")
-    if args.topology:
-        chip, devices = slice_devices(args.topology)
-        return devices[0], chip.clock
-    target = {"topology": "1x1x1", "target_config": args.gpu.read_text()}  # type: ignore[union-attr]
-    return topologies.get_topology_desc("gpu", "cuda", **target).devices[0], None
+    if args.gpu is not None:
+        target = {"topology": "1x1x1", "target_config": args.gpu.read_text()}
+        return topologies.get_topology_desc("gpu", "cuda", **target).devices[0], None
+    chip, devices = slice_devices(str(args.topology))
+    return devices[0], chip.clock
 
 
 def main(args: Args) -> None:

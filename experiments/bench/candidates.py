@@ -133,9 +133,12 @@ def jit_each(case: Case, mode: str) -> Scheme:
     programs = []
     for i, choice in enumerate(case.choice_Ax6[:3].tolist()):
         theta = jax.tree.map(lambda v, i=i: v[i], case.theta)
-        run = lambda theta, x, y, c=tuple(choice): loss(jax_network, mode)(theta, c, x, y)  # noqa: E731
+
+        def alone(theta, x, y, choice=tuple(choice)):
+            return loss(jax_network, mode)(theta, choice, x, y)
+
         work = images * case.flops_A[i] / case.flops_A.mean()
-        programs.append(compiled(run, work, theta, case.x[:images], case.y[:images]))
+        programs.append(compiled(alone, work, theta, case.x[:images], case.y[:images]))
     compile_s = sum(p.compile_s for p in programs)
     return Scheme(lambda: [p.run() for p in programs], sum(p.work for p in programs), compile_s)
 

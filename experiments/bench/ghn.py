@@ -8,12 +8,12 @@ passing (to node states) is timed alone, too: what is left is the decoder, whose
 """
 
 import json
-import time
 from dataclasses import dataclass
 
 import jax
 import tyro
 from flax import nnx
+from timing import best
 
 from jaxhypernas import spaces
 from jaxhypernas.generators import GhnConfig, ghn
@@ -29,17 +29,6 @@ class Args:
     channels: int = 8
     cells: int = 1  # per stage
     json: bool = False  # one JSON object as the last line
-
-
-def best(f, repeats: int = 3) -> float:
-    """Seconds of the fastest of some calls, after one that compiles."""
-    jax.block_until_ready(f())
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(f())
-        times.append(time.perf_counter() - began)
-    return min(times)
 
 
 def main(args: Args) -> None:
