@@ -58,6 +58,21 @@ def map_candidates(f: Callable[[Any], Any], population: Any, chunk: int) -> Any:
     return lax.map(f, population) if chunk == 1 else lax.map(f, population, batch_size=chunk)
 
 
+def map_first(f: Callable[[Any], Any], population: Any, chunk: int, number: jax.Array) -> Any:
+    """`map_candidates` of the first ``number`` candidates (traced), rounded up to chunks; other results are 0.
+
+    A must be a multiple of the chunk.
+    """
+    results = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(jax.vmap(f), population))
+
+    def one_chunk(i, results):
+        candidates = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, i * chunk, chunk), population)
+        new = map_candidates(f, candidates, chunk)
+        return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(x, y, i * chunk, 0), results, new)
+
+    return lax.fori_loop(0, (number + chunk - 1) // chunk, one_chunk, results)
+
+
 def mean_candidates(f: Callable[[Any], Any], population: Any, chunk: int) -> Any:
     """The mean over candidates of a pytree of arrays, accumulated chunk by chunk; A must be a multiple of the chunk."""
     A = jax.tree.leaves(population)[0].shape[0]
@@ -76,8 +91,14 @@ def mean_candidates(f: Callable[[Any], Any], population: Any, chunk: int) -> Any
 
 
 def split_candidates(mesh: Mesh, f: Callable[..., Any]) -> Callable[..., Any]:
-    """``f(replicated, population)`` with the population split over devices, results stacked; no collective."""
-    return jax.shard_map(f, mesh=mesh, in_specs=(P(), P(ARCH)), out_specs=P(ARCH), check_vma=False)
+    """``f(replicated, *populations)``, populations split over devices, results stacked; no collective."""
+
+    def split(replicated, *populations):
+        specs = (P(), *(P(ARCH) for _ in populations))
+        g = jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=P(ARCH), check_vma=False)
+        return g(replicated, *populations)
+
+    return split
 
 
 def mean_over_mesh(mesh: Mesh, f: Callable[..., Any]) -> Callable[..., Any]:

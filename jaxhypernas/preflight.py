@@ -122,7 +122,8 @@ def lowered(config: Config, devices: list) -> Iterator[tuple[str, jax.stages.Low
         program = plan.train_program.lower(state, plan.images, plan.shapes(number))
         yield "train", program, config.train.architectures // len(devices), config.train.batch
         program = score_program(partial(score_one, plan.target, plan.generator), plan.mesh, plan.chunk)
-        program = program.lower((state.phi, plan.valid), plan.population(len(devices) * plan.chunk))
+        numbers = plan.shapes(jax.ShapeDtypeStruct((len(devices),), jnp.int32), P(ARCH))
+        program = program.lower((state.phi, plan.valid), plan.population(len(devices) * plan.chunk), numbers)
         yield "score", program, plan.chunk, plan.valid.y_TxB.size
     truth = config.retrain.train
     program = retrain_program(truth, config.data, plan.target, plan.mesh)

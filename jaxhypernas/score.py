@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 from jaxhypernas import data
 from jaxhypernas.mesh import ARCH
 from jaxhypernas.nn import cross_entropy
-from jaxhypernas.predict import map_candidates, split_candidates
+from jaxhypernas.predict import map_first, split_candidates
 from jaxhypernas.types import Arch, Generator, Params, Scores, Target, UserError
 
 MIN_BATCHES = 10
+PER_CALL = 64  # candidates that a device scores per call, at most
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,14 @@ def divergence_one(
 
 
 def score_program(score: Callable[[Any, Arch], Any], mesh: Mesh, chunk: int) -> jax.stages.Wrapped:
-    """What `make_score` calls: ``program(replicated, population)`` of ``chunk`` candidates per device."""
+    """What `make_score` calls: ``program(replicated, population, number_D)``.
 
-    def local(replicated, population):
-        return map_candidates(partial(score, replicated), population, chunk)
+    The population has a multiple of ``chunk`` candidates for each of D devices, of which the first ``number_D`` are
+    scored, rounded up to chunks: calls of any size are one program.
+    """
+
+    def local(replicated, population, number_1):
+        return map_first(partial(score, replicated), population, chunk, number_1[0])
 
     return jax.jit(split_candidates(mesh, local))
 
@@ -98,18 +103,34 @@ def score_program(score: Callable[[Any, Arch], Any], mesh: Mesh, chunk: int) -> 
 def make_score(score: Callable[[Any, Arch], Any], mesh: Mesh, chunk: int) -> Callable[[Any, Arch], Any]:
     """``score(replicated, population)`` for any number of candidates with one program; results as NumPy arrays.
 
-    A call of the program takes ``chunk`` candidates per device; the last is filled up by repeating. There is nothing
-    random in a score, and none depends on the others, their order or the number of devices.
+    There is nothing random in a score, and none depends on the others, their order or the number of devices. While the
+    devices work on a call the host fetches the results of the one before; no more than these two are in memory.
 
     Args:
         score: (replicated, arch) -> a pytree of scalars, of one candidate; as `score_one` with its first arguments set.
     """
-    program, call = score_program(score, mesh, chunk), mesh.shape[ARCH] * chunk
+    program, devices = score_program(score, mesh, chunk), mesh.shape[ARCH]
+    most = -(-PER_CALL // chunk) * chunk
+
+    def begin(replicated, population):
+        """Results DxM of a call on at most ``devices * most`` candidates, spread evenly, and where they lie in them."""
+        A = jax.tree.leaves(population)[0].shape[0]
+        first_D = np.arange(devices) * A // devices
+        number_D = np.diff(np.append(first_D, A)).astype(np.int32)
+        index_DxM = np.minimum(first_D[:, None] + np.arange(most), A - 1)
+        filled = jax.tree.map(lambda x: np.asarray(x)[index_DxM.ravel()], population)
+        return program(replicated, filled, number_D), np.flatnonzero(np.arange(most) < number_D[:, None])
+
+    def fetch(results, place_A):
+        return jax.tree.map(lambda x: np.asarray(x)[place_A], results)
 
     def score_all(replicated, population):
         A = jax.tree.leaves(population)[0].shape[0]
-        index = np.minimum(np.arange(-(-A // call) * call), A - 1).reshape(-1, call)
-        parts = [program(replicated, jax.tree.map(lambda x, i=i: np.asarray(x)[i], population)) for i in index]
-        return jax.tree.map(lambda *p: np.concatenate([np.asarray(x) for x in p])[:A], *parts)
+        done, begun = [], None
+        for start in range(0, A, devices * most):
+            part = jax.tree.map(lambda x, start=start: x[start : start + devices * most], population)
+            begun, before = begin(replicated, part), begun
+            done += [fetch(*before)] if before else []
+        return jax.tree.map(lambda *x: np.concatenate(x), *done, fetch(*begun))
 
     return score_all

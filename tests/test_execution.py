@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import TINY
 
-from jaxhypernas import data
+from jaxhypernas import compilations, data
 from jaxhypernas.generators import GENERATORS
 from jaxhypernas.mesh import ARCH, DATA, make_mesh
 from jaxhypernas.predict import bind, map_candidates, mean_candidates, mean_over_mesh
@@ -74,6 +74,22 @@ def test_scores_do_not_depend_on_order_or_company(scored):
     order = np.array([6, 2, 2, 0, 5])
     result = score(1, 1, jax.tree.map(lambda x: x[order], archs))
     np.testing.assert_array_equal(result.loss, expected.loss[order])
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (4, 3)])
+def test_calls_of_any_size_are_one_program(devices, chunk):
+
+    def one(replicated, arch):
+        return {"sum": replicated + arch["a"].sum(), "b": arch["b"]}
+
+    score, before = make_score(one, mesh_of(devices), chunk), compilations.total()
+    rng = np.random.default_rng(0)
+    for A in (1, 3, 4, 64, 65, 300, 1000):
+        archs = {"a": rng.integers(0, 9, (A, 5), np.int32), "b": rng.integers(0, 9, A, np.int32)}
+        result = score(np.int32(7), archs)
+        np.testing.assert_array_equal(result["sum"], 7 + archs["a"].sum(1))
+        np.testing.assert_array_equal(result["b"], archs["b"])
+    assert compilations.total() - before == 1
 
 
 def test_architectures_differ_in_score(scored):
