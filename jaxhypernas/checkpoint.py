@@ -2,6 +2,9 @@
 
 Each step is a directory that holds the state and a record: its loss, the dtype, shape and checksum of each leaf, and a
 checksum of all that. Orbax writes both under a temporary name and then renames them, so a killed save leaves no step.
+
+A state is the same on all devices of all processes. So the first process alone writes and reads it, as NumPy arrays,
+and tells the others: the number of devices and processes makes no difference, when it is saved or restored.
 """
 
 import json
@@ -9,6 +12,7 @@ import math
 import sys
 import zlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxhypernas import processes
 from jaxhypernas.types import UserError
 
 
@@ -31,10 +36,38 @@ def _kind(leaf: Any) -> str:
     return f"{leaf.dtype}{list(leaf.shape)}"
 
 
-def _checksum(leaf: Any) -> int:
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    return zlib.crc32(np.asarray(leaf).tobytes())
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _numbers(leaf: Any) -> np.ndarray:
+    """An array as NumPy has it, a typed key as its data."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _blank(like: Any) -> np.ndarray:
+    """What `_numbers` gives, of a leaf of which shape and dtype are known."""
+    data = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
+    return np.zeros(data.shape, data.dtype)
+
+
+def _placed(numbers: np.ndarray, like: Any) -> jax.Array:
+    """The array or typed key that it was, with the sharding asked for, or on the first device."""
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    array = jax.device_put(numbers, getattr(like, "sharding", None) or first)
+    if not _is_key(like):
+        return array
+    kinds = ("threefry2x32", "rbg", "unsafe_rbg")
+    of_dtype = (k for k in kinds if jax.eval_shape(partial(jax.random.key, 0, impl=k)).dtype == like.dtype)
+    return jax.random.wrap_key_data(array, impl=next(of_dtype))
+
+
+def _checks(kinds: Any, numbers: Any) -> dict[str, list]:
+    """Of each leaf, dtype and shape and a checksum of its numbers."""
+    return {
+        path: [kind, zlib.crc32(x.tobytes())]
+        for (path, kind), x in zip(_leaves(kinds).items(), jax.tree.leaves(numbers), strict=True)
+    }
 
 
 def _sealed(loss: float, leaves: dict[str, list]) -> dict[str, Any]:
@@ -71,9 +104,15 @@ class Checkpoints:
     def __init__(self, directory: Path | str, report: Callable[[str], None] = _print_to_stderr):
         self._directory, self._report = Path(directory).resolve(), report
         self._losses: dict[int, float] = {}
+        if not processes.first():
+            return
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_NewestTwoAndBest(self._losses), cleanup_tmp_directories=True
+            preservation_policy=_NewestTwoAndBest(self._losses),
+            cleanup_tmp_directories=True,
+            create=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes={0}),
         )
+        self._directory.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(self._directory, options=options, item_names=("state", "record"))
         for step in self._manager.all_steps():
             try:
@@ -94,13 +133,16 @@ class Checkpoints:
         Raises:
             UserError: this step is there already.
         """
+        if not processes.first():
+            return
         self.wait()
         if step in self._manager.all_steps():
             raise UserError(f"checkpoints: step {step} is already in {self._directory}: use another directory")
-        record = _sealed(float(loss), {path: [_kind(x), _checksum(x)] for path, x in _leaves(state).items()})
+        kinds, numbers = jax.tree.map(_kind, state), jax.tree.map(_numbers, state)
+        record = _sealed(float(loss), _checks(kinds, numbers))
         self._losses[step] = _rankable(record["loss"])
         # In a list, as orbax does not take a bare array.
-        args = ocp.args.Composite(state=ocp.args.StandardSave([state]), record=ocp.args.JsonSave(record))
+        args = ocp.args.Composite(state=ocp.args.StandardSave([numbers]), record=ocp.args.JsonSave(record))
         self._manager.save(step, args=args, force=True)
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
@@ -116,24 +158,23 @@ class Checkpoints:
         Raises:
             UserError: there are steps, and none is whole; all are left as they are.
         """
-        self.wait()
-        return self._first_whole(sorted(self._manager.all_steps(), reverse=True), like)
+        return self._restore(lambda steps: sorted(steps, reverse=True), like)
 
     def restore_best(self, like: Any) -> tuple[int, Any] | None:
         """As `restore`, for the step of lowest loss among those kept."""
-        self.wait()
         # A step without a readable loss comes first: it may have been the best, so it is to be reported.
-        order = sorted(self._manager.all_steps(), key=lambda step: (self._losses.get(step, -math.inf), step))
-        return self._first_whole(order, like)
+        return self._restore(lambda steps: sorted(steps, key=lambda s: (self._losses.get(s, -math.inf), s)), like)
 
     def wait(self) -> None:
         """Block until what was saved is on disk."""
-        self._manager.wait_until_finished()
+        if processes.first():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Wait, and free the threads; the object cannot be used afterwards."""
-        self.wait()
-        self._manager.close()
+        if processes.first():
+            self.wait()
+            self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -141,7 +182,13 @@ class Checkpoints:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _first_whole(self, steps: Iterable[int], like: Any) -> tuple[int, Any] | None:
+    def _restore(self, order: Callable[[list[int]], list[int]], like: Any) -> tuple[int, Any] | None:
+        self.wait()
+        found = self._first_whole(order(list(self._manager.all_steps())), like) if processes.first() else None
+        step, state = processes.broadcast(found or (np.int64(-1), jax.tree.map(_blank, like)))
+        return None if step < 0 else (int(step), jax.tree.map(_placed, state, like))
+
+    def _first_whole(self, steps: Iterable[int], like: Any) -> tuple[np.int64, Any] | None:
         problems = {}
         for step in steps:
             try:
@@ -153,7 +200,7 @@ class Checkpoints:
             for damaged, problem in problems.items():
                 moved = self._set_aside(damaged)
                 self._report(f"checkpoints: step {damaged} is damaged ({problem}): using {step}, moved it to {moved}")
-            return step, state
+            return np.int64(step), state
         if problems:
             step, problem = next(iter(problems.items()))
             raise UserError(
@@ -168,16 +215,12 @@ class Checkpoints:
             kinds = [saved[path][0] if path in saved else "absent", _kind(leaves[path]) if path in leaves else "absent"]
             if kinds[0] != kinds[1]:
                 raise ValueError(f"leaf {path} is {kinds[0]}, expected {kinds[1]}")
-        first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or first), like
-        )
-        args = ocp.args.Composite(state=ocp.args.StandardRestore([abstract]))
-        state = self._manager.restore(step, args=args)["state"][0]
-        for path, leaf in _leaves(state).items():
-            if [_kind(leaf), _checksum(leaf)] != saved[path]:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore([jax.tree.map(_blank, like)]))
+        numbers = self._manager.restore(step, args=args)["state"][0]
+        for path, found in _checks(jax.tree.map(_kind, like), numbers).items():
+            if found != saved[path]:
                 raise ValueError(f"leaf {path} differs from its checksum")
-        return state
+        return numbers
 
     def _record(self, step: int) -> dict[str, Any]:
         try:

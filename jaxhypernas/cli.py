@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import tyro
 
 from jaxhypernas import config as configs
-from jaxhypernas import interrupt, preflight
+from jaxhypernas import interrupt, preflight, processes, rollcall
 from jaxhypernas.config import PRESETS, Config
 from jaxhypernas.report import plain
 from jaxhypernas.run import Run
@@ -30,6 +30,7 @@ from jaxhypernas.stats import format_report
 from jaxhypernas.table import write_parts
 from jaxhypernas.types import Arch, UserError
 
+WORKDIR = "runs/search"  # of search and train, if none is named
 SHORT = {
     "--dataset": "--data.dataset",
     "--data-dir": "--data.data-dir",
@@ -81,6 +82,8 @@ def _search(run: Run) -> list[Path]:
         run.train()
     run.search()
     run.retrain()
+    if not processes.first():
+        return []
     figures = run.report()
     print(
         f"winner: test accuracy {figures['winner_test_accuracy']:.4f} trained from scratch, "
@@ -105,7 +108,7 @@ def _score(args: Score) -> list[Path]:
     pieces, number = _candidates(run, args)
     with run.score_bar(number) as bar:
         ids = (run.add(piece, bar) for piece in pieces)
-        if args.out is not None:
+        if args.out is not None and processes.first():
             write_parts(args.out, (run.scores.rows(id_A).select(COLUMNS[1:]) for id_A in ids))
         else:
             deque(ids, maxlen=0)
@@ -156,7 +159,8 @@ def _retrain(args: Workdir) -> list[Path]:
 
 def _report(args: Workdir) -> list[Path]:
     run = Run(args.workdir)
-    run.report()
+    if processes.first():
+        run.report()
     return [run.workdir / "report.md", run.workdir / "report.json"]
 
 
@@ -167,6 +171,8 @@ def _rank(args: Rank) -> list[Path]:
     except (TypeError, ValueError) as error:
         raise UserError(f"column: {args.column} of {args.truth} is not a number everywhere ({error})") from None
     ranking = Run(args.workdir).rank([row["arch"] for row in rows], truth)
+    if not processes.first():
+        return []
     if args.json:
         print(json.dumps(plain(ranking)))
     else:
@@ -221,9 +227,9 @@ def _parse(kind, verb: str, argv: list[str], default=None, more: str = ""):
 def _begin(verb: str, argv: list[str]) -> Run:
     """The run of search and train: a preset, or the work directory's own config, with overrides."""
     workdir, argv = _take(argv, "--workdir")
-    workdir = Path(workdir or "runs/search")
+    workdir = Path(workdir or WORKDIR)
     begun = configs.load(workdir / "config.json") if (workdir / "config.json").exists() else None
-    return Run(workdir, _config(verb, argv, "--workdir W (runs/search)", begun))
+    return Run(workdir, _config(verb, argv, f"--workdir W ({WORKDIR})", begun))
 
 
 def _config(verb: str, argv: list[str], more: str, begun: Config | None = None) -> Config:
@@ -289,14 +295,11 @@ VERBS = {
     "compile": ("whether a run fits a TPU slice, and how fast it may be: no data or devices needed", _compile),
 }
 USAGE = "usage: jaxhypernas VERB [--help]\n" + "".join(f"  {name:8} {text}\n" for name, (text, _) in VERBS.items())
+USAGE += "with --distributed, of several processes: each runs the same command\n"
 
 
 def set_up() -> None:
-    """All CPU cores as devices, a compilation cache that persists, signals obeyed where all is saved.
-
-    Call it before any other use of JAX.
-    """
-    interrupt.install()
+    """All CPU cores as devices, a compilation cache that persists. Call it before any other use of JAX."""
     if jax.config.values["jax_num_cpu_devices"] < 1:
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     if jax.config.values["jax_compilation_cache_dir"] is None:
@@ -307,21 +310,44 @@ def set_up() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def _join(argv: list[str]) -> None:
+    """Be one of the processes of a run."""
+    workdir, _ = _take(argv, "--workdir")
+    config = Path(workdir or WORKDIR) / "config.json"
+    rollcall.join(argv, config.read_text(errors="replace") if config.is_file() else "")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run a verb. What the user got wrong is one line on stderr and exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return
+    code, distributed = 0, "--distributed" in argv
     try:
         if argv[0] not in VERBS:
             raise UserError(f"verb: {argv[0]!r} is not one of {', '.join(VERBS)}")
         set_up()
-        for path in VERBS[argv[0]][1](argv[1:]):
+        if distributed:
+            argv = [word for word in argv if word != "--distributed"]
+            _join(argv)
+        interrupt.install()  # after JAX, which has a handler of its own
+        written = VERBS[argv[0]][1](argv[1:])
+        for path in written if processes.first() else ():
             print(f"wrote {path}")
     except UserError as error:
         print(f"jaxhypernas: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
     except interrupt.StoppedError as stop:
         print(f"jaxhypernas: {stop}", file=sys.stderr)
-        sys.exit(stop.code)
+        code = stop.code
+    except jax.errors.JaxRuntimeError:
+        if not distributed:
+            raise
+        rollcall.lost()
+        code = rollcall.LOST_CODE
+    if code and distributed:  # no farewell to the others, which may be waiting for this process elsewhere
+        sys.stdout.flush()
+        os._exit(code)
+    if code:
+        sys.exit(code)

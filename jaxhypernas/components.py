@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 
 import jax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxhypernas import data, predict, search
 from jaxhypernas.config import Config
@@ -89,13 +90,23 @@ class Components:
 
     @cached_property
     def mesh(self):
-        """All devices."""
+        """All devices, of all processes: what training runs on."""
         return make_mesh()
 
     @cached_property
-    def replicated(self) -> jax.sharding.NamedSharding:
+    def local_mesh(self):
+        """This process's devices: what its share of the candidates is scored on, with no collective."""
+        return make_mesh(devices=jax.local_devices())
+
+    @cached_property
+    def replicated(self) -> NamedSharding:
         """The same on every device."""
-        return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @cached_property
+    def local(self) -> NamedSharding:
+        """The same on every device of this process."""
+        return NamedSharding(self.local_mesh, PartitionSpec())
 
     @cached_property
     def images(self) -> Images:
@@ -117,7 +128,7 @@ class Components:
         """The test images, in batches."""
         return self._batches(self.dataset.test)
 
-    @cached_property
+    @property
     def key(self) -> jax.Array:
         """Where all randomness starts."""
         return jax.random.key(self.config.seed)

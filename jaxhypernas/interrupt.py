@@ -3,6 +3,8 @@
 import signal
 import sys
 
+from jaxhypernas import processes
+
 _received: list[signal.Signals] = []
 
 
@@ -28,6 +30,6 @@ def install() -> None:
 
 
 def check() -> None:
-    """A safe point: everything until here is saved. Raises StoppedError if a signal has come."""
-    if _received:
-        raise StoppedError(_received[0])
+    """A safe point, of all processes: everything is saved. Raises StoppedError if a signal has come to one of them."""
+    if processes.any_of(bool(_received)):
+        raise StoppedError(_received[0] if _received else signal.SIGTERM)

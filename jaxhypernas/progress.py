@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from jaxhypernas import processes
+
 INTERVAL = 30  # seconds between lines where standard error is no terminal
 
 
@@ -39,7 +41,7 @@ def bar(name: str, total: int, unit: str, start: int = 0):
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not processes.first())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(name, total=total, completed=start, note="", rate="")
         yield _Bar(progress, task, unit)

@@ -17,26 +17,25 @@ from itertools import islice
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
+from jax.sharding import NamedSharding
 
-from jaxhypernas import compilations, interrupt, progress, report, search, stats
+from jaxhypernas import compilations, interrupt, processes, progress, report, search, stats
 from jaxhypernas import config as configs
 from jaxhypernas.checkpoint import Checkpoints
 from jaxhypernas.components import Components
 from jaxhypernas.config import Config
-from jaxhypernas.mesh import ARCH
 from jaxhypernas.retrain import make_retrain
 from jaxhypernas.score import make_score, score_one
-from jaxhypernas.scored import Scored, digits, identities, numbers
+from jaxhypernas.scored import NO_ROWS, Scored, digits, identities, numbers
 from jaxhypernas.search.population import BATCH, concatenate, in_batches, rows, size
 from jaxhypernas.table import Table
 from jaxhypernas.train import TrainState, check_progress
 from jaxhypernas.types import Arch, Scores, UserError
 
 PIECE = 64 * BATCH  # candidates of a stream that are in memory at once
-SHARE, LEAST = 100, 32  # a shard has 1/SHARE of what is scored before it, and candidates at least
+SHARE, LEAST = 100, 32  # appended together: 1/SHARE of what is scored before, and candidates per device at least
 
 
 class Run(Components):
@@ -67,8 +66,15 @@ class Run(Components):
         super().__init__(config)
         self._check()
         try:
-            self.workdir.mkdir(parents=True, exist_ok=True)
-            configs.save(config, path)
+            with processes.in_turn():
+                if processes.first():
+                    self.workdir.mkdir(parents=True, exist_ok=True)
+                    configs.save(config, path)
+                elif not path.exists():
+                    raise UserError(
+                        f"workdir: process {processes.index()} doesn't see what process 0 wrote to {self.workdir}: "
+                        "use a directory that all processes share"
+                    )
         except OSError as error:
             raise UserError(
                 f"workdir: {self.workdir} cannot be written ({error.strerror}): use another --workdir"
@@ -104,17 +110,18 @@ class Run(Components):
         _ = self.train_program  # a setting that doesn't fit must not wait for a checkpoint to be read
         checkpoints = Checkpoints(self.workdir / "checkpoints")
         try:
-            state = self._restored(checkpoints)
+            state = self._restored(checkpoints, self.replicated)
             if state is None:
-                state = jax.jit(self.start, out_shardings=self.replicated)(jax.random.fold_in(self.key, 0))
+                begin = jax.jit(lambda: self.start(jax.random.fold_in(self.key, 0)), out_shardings=self.replicated)
+                state = begin()
             return self._train_from(state, checkpoints)
         finally:
             checkpoints.close()
 
-    def _restored(self, checkpoints: Checkpoints) -> TrainState | None:
+    def _restored(self, checkpoints: Checkpoints, sharding: NamedSharding) -> TrainState | None:
         """The newest state that is whole."""
         like = jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self.replicated),
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
             jax.eval_shape(self.start, self.key),
         )
         restored = checkpoints.restore(like)
@@ -125,7 +132,7 @@ class Run(Components):
         with progress.bar("train", config.steps, "images*candidates", start=int(state.step)) as bar:
             while (done := int(state.step)) < config.steps:
                 steps, began = min(config.every, config.steps - done), time.time()
-                state, loss = self.train_program(state, self.images, jnp.int32(steps))
+                state, loss = self.train_program(state, self.images, np.int32(steps))
                 check_progress(float(loss), int(state.step), self.dataset.classes)
                 rate = steps * config.batch * config.architectures / (time.time() - began)
                 checkpoints.save(int(state.step), state, float(loss))
@@ -143,6 +150,8 @@ class Run(Components):
 
     def _log(self, line: dict) -> None:
         """A line of metrics.jsonl, its first entry the position; TensorBoard events where tensorboardX is installed."""
+        if not processes.first():
+            return
         with (self.workdir / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self._events is not None:
@@ -164,7 +173,7 @@ class Run(Components):
             UserError: training has not ended.
         """
         checkpoints = Checkpoints(self.workdir / "checkpoints")
-        state = self._restored(checkpoints)
+        state = self._restored(checkpoints, self.local)
         checkpoints.close()
         done = 0 if state is None else int(state.step)
         if state is None or done < self.config.train.steps:
@@ -183,7 +192,7 @@ class Run(Components):
 
     @cached_property
     def _score(self):
-        return make_score(partial(score_one, self.target, self.generator), self.mesh, self.chunk)
+        return make_score(partial(score_one, self.target, self.generator), self.local_mesh, self.chunk)
 
     def _evaluate(self, population: Arch, id_A: np.ndarray) -> Scores:
         """Validation scores of canonical candidates."""
@@ -204,10 +213,12 @@ class Run(Components):
         if bar is not None:
             bar.advance(len(id_A) - len(new), 0)
         while len(new):
-            number = self.mesh.shape[ARCH] if self._from_scratch else max(LEAST, len(self.scores) // SHARE)
+            devices = jax.device_count()
+            number = devices if self._from_scratch else max(LEAST * devices, len(self.scores) // SHARE)
             picked, new = new[:number], new[number:]
-            part = rows(population, picked)
-            self.scores.append(self._rows(part, id_A[picked], self._evaluate(part, id_A[picked])))
+            own = picked[processes.share(len(picked))]
+            part = rows(population, own)
+            self.scores.append(self._rows(part, id_A[own], self._evaluate(part, id_A[own])) if len(own) else NO_ROWS)
             if bar is not None:
                 bar.advance(len(picked), len(picked) * self.valid.y_TxB.size, f"best {self.scores.lowest:.3f}")
             interrupt.check()
@@ -286,35 +297,44 @@ class Run(Components):
         missing = [(group, row) for group, row in wanted if (group, row["id"]) not in done]
         per_candidate = config.train.steps * config.train.batch
         with progress.bar("retrain", len(wanted), "images*candidates", start=len(wanted) - len(missing)) as bar:
-            for start in range(0, len(missing), self.mesh.shape[ARCH]):
-                part = missing[start : start + self.mesh.shape[ARCH]]
-                population = self.parse([row["arch"] for _, row in part])
-                valid, held = self._train_each(population, numbers([row["id"] for _, row in part]))
-                trained = [
-                    {
-                        "group": group,
-                        **row,
-                        "trained_valid_loss": float(valid.loss[i]),
-                        "trained_valid_accuracy": float(valid.accuracy[i]),
-                        "test_loss": float(held.loss[i]),
-                        "test_accuracy": float(held.accuracy[i]),
-                    }
-                    for i, (group, row) in enumerate(part)
-                ]
-                self.retrained.append(pa.Table.from_pylist(trained))
-                bar.advance(len(part), len(part) * per_candidate, f"test accuracy {held.accuracy.mean():.3f}")
+            for start in range(0, len(missing), jax.device_count()):
+                part = missing[start : start + jax.device_count()]
+                self.retrained.append(pa.Table.from_pylist(self._train_rows(part[processes.share(len(part))])))
+                accuracy_A = self.retrained.read(["test_accuracy"])["test_accuracy"].to_numpy()
+                bar.advance(
+                    len(part), len(part) * per_candidate, f"test accuracy {accuracy_A[-len(part) :].mean():.3f}"
+                )
                 interrupt.check()
         return self.retrained.read().to_pylist()
 
+    def _train_rows(self, part: list[tuple[str, dict]]) -> list[dict]:
+        """What `retrain` adds to these groups and rows of candidates, at most one per device."""
+        if not part:
+            return []
+        population = self.parse([row["arch"] for _, row in part])
+        valid, held = self._train_each(population, numbers([row["id"] for _, row in part]))
+        return [
+            {
+                "group": group,
+                **row,
+                "trained_valid_loss": float(valid.loss[i]),
+                "trained_valid_accuracy": float(valid.accuracy[i]),
+                "test_loss": float(held.loss[i]),
+                "test_accuracy": float(held.accuracy[i]),
+            }
+            for i, (group, row) in enumerate(part)
+        ]
+
     @cached_property
     def _retrain(self):
-        return make_retrain(self.config.retrain.train, self.config.data, self.target, self.mesh)
+        return make_retrain(self.config.retrain.train, self.config.data, self.target, self.local_mesh)
 
     def _train_each(self, population: Arch, id_A: np.ndarray) -> tuple[Scores, Scores]:
         """Validation and test scores after training from scratch, of at most one candidate per device."""
         seed_A = (id_A >> np.uint64(36)).astype(np.int32)
         key = jax.random.fold_in(self.key, 3)
-        return self._retrain(key, self.images, self.valid, self.test, population, seed_A)
+        images = processes.local(self.images, self.local)
+        return self._retrain(key, images, self.valid, self.test, population, seed_A)
 
     def rank(self, arch: list[str], truth: np.ndarray) -> dict[str, stats.Ranking]:
         """How scores of these architectures rank against a truth (higher is better), beside parameters and FLOPs."""

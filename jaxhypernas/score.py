@@ -126,11 +126,12 @@ def make_score(score: Callable[[Any, Arch], Any], mesh: Mesh, chunk: int) -> Cal
 
     def score_all(replicated, population):
         A = jax.tree.leaves(population)[0].shape[0]
-        done, begun = [], None
+        done, begun = [], []
         for start in range(0, A, devices * most):
             part = jax.tree.map(lambda x, start=start: x[start : start + devices * most], population)
-            begun, before = begin(replicated, part), begun
-            done += [fetch(*before)] if before else []
-        return jax.tree.map(lambda *x: np.concatenate(x), *done, fetch(*begun))
+            begun.append(begin(replicated, part))
+            if len(begun) == 2:
+                done.append(fetch(*begun.pop(0)))
+        return jax.tree.map(lambda *x: np.concatenate(x), *done, fetch(*begun.pop()))
 
     return score_all

@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import pyarrow as pa
 
+from jaxhypernas import processes
 from jaxhypernas.table import Table
 from jaxhypernas.types import Arch
 
 COUNTS = ("params", "flops", "live_params", "live_flops")
 COLUMNS = ("id", "arch", "loss", "accuracy", *COUNTS)
+NO_ROWS = pa.table({"id": pa.array([], pa.string()), "loss": pa.array([], pa.float64())})
 
 
 class Scored:
@@ -21,24 +23,24 @@ class Scored:
         self.table = Table(directory)
         self._id_A, self._loss_A, self._position_A = (np.empty(0, t) for t in (np.uint64, np.float32, np.int32))
         if len(self.table):
-            self._insert(self.table.read(["id", "loss"]), 0)
+            self._insert(*_ids_and_losses(self.table.read(["id", "loss"])), 0)
 
-    def _insert(self, rows: pa.Table, start: int) -> None:
-        id_A = np.concatenate([numbers(shard.to_pylist()) for shard in rows["id"].chunks])
+    def _insert(self, id_A: np.ndarray, loss_A: np.ndarray, start: int) -> None:
         id_A, first = np.unique(id_A, return_index=True)
         place = np.searchsorted(self._id_A, id_A)
         self._id_A = np.insert(self._id_A, place, id_A)
-        self._loss_A = np.insert(self._loss_A, place, rows["loss"].to_numpy()[first])
+        self._loss_A = np.insert(self._loss_A, place, loss_A[first])
         self._position_A = np.insert(self._position_A, place, start + first)
 
     def __len__(self) -> int:
         return len(self._id_A)
 
     def append(self, rows: pa.Table) -> None:
-        """Add rows of candidates that are not in the table, and make them durable."""
+        """Add each process's rows, of candidates that are not in the table, and make them durable."""
         start = len(self.table)
         self.table.append(rows)
-        self._insert(rows, start)
+        id_A, loss_A = _ids_and_losses(rows)
+        self._insert(processes.gather(id_A), processes.gather(loss_A), start)
 
     def known(self, id_A: np.ndarray) -> np.ndarray:
         """Whether each candidate is in the table."""
@@ -91,6 +93,11 @@ class Scored:
             if most:
                 fits &= self._by_id(name) <= most
         return fits
+
+
+def _ids_and_losses(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    id_A = [numbers(shard.to_pylist()) for shard in rows["id"].chunks]
+    return np.concatenate([*id_A, np.empty(0, np.uint64)]), rows["loss"].to_numpy()
 
 
 def identities(population: Arch) -> np.ndarray:

@@ -1,9 +1,12 @@
 """Tables that only grow: Parquet shards in a directory, each written whole or not at all, with a checksum of its rows.
 
+Of several processes each writes shards of its own, and knows of the others'.
+
 Parquet alone reads many a flipped byte silently as another value.
 """
 
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -14,11 +17,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jaxhypernas import processes
+
 CHECKSUM = b"jaxhypernas.arrow.crc32"
 
 
 class Table:
     """Rows of one schema, on disk; what was appended before a crash is there after it.
+
+    ``N.parquet`` is what the first process appended the N-th time, ``N-P.parquet`` what process P did.
 
     Args:
         directory: made if it does not exist.
@@ -31,13 +38,15 @@ class Table:
         self._paths: list[Path] = []
         self._ends: list[int] = []  # number of rows up to the end of each shard
         self._shards = 0
-        for path in sorted(p for p in self.directory.glob("*.parquet") if p.stem.isdecimal()):
-            try:
-                self._add(path, _verified(path))
-            except Exception as error:  # damaged bytes make Arrow raise almost anything
-                report(f"{path}: damaged, its rows will be made again ({' '.join(str(error).split())[:100]})")
-                path.rename(_unused(path.with_suffix(".damaged")))
-            self._shards = int(path.stem) + 1
+        with processes.in_turn():  # the first moves damaged shards aside
+            places = {path: place for path in self.directory.glob("*.parquet") if (place := _place(path))}
+            for path, (shard, _) in sorted(places.items(), key=lambda item: item[1]):
+                try:
+                    self._add(path, _verified(path))
+                except Exception as error:  # damaged bytes make Arrow raise almost anything
+                    report(f"{path}: damaged, its rows will be made again ({' '.join(str(error).split())[:100]})")
+                    path.rename(_unused(path.with_suffix(".damaged")))
+                self._shards = shard + 1
 
     def _add(self, path: Path, rows: int) -> None:
         self._paths.append(path)
@@ -47,10 +56,13 @@ class Table:
         return self._ends[-1] if self._ends else 0
 
     def append(self, rows: pa.Table) -> None:
-        """Add rows and make them durable."""
-        path = self.directory / f"{self._shards:06d}.parquet"
-        write(path, rows)
-        self._add(path, len(rows))
+        """Add each process's rows, the first's first, and make them durable; a process may have none."""
+        paths = [self.directory / f"{self._shards:06d}{f'-{p}' if p else ''}.parquet" for p in range(processes.count())]
+        if len(rows):
+            write(paths[processes.index()], rows)
+        for path, number in zip(paths, processes.gather(np.array([len(rows)])).tolist(), strict=True):
+            if number:
+                self._add(path, number)
         self._shards += 1
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
@@ -120,6 +132,12 @@ def _checksum(rows: pa.Table) -> bytes:
         else:
             value = zlib.crc32(column.to_numpy().tobytes(), value)
     return str(value).encode()
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """Which shard of which process it is, if one."""
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", path.stem)
+    return found and (int(found[1]), int(found[2] or 0))
 
 
 def _unused(path: Path) -> Path:

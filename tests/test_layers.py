@@ -10,8 +10,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "jaxhypernas"
 
 # A name that ends in a slash is a folder; its files may import each other. Names of one row never import each other.
 ROWS = (
-    ("types.py", "mesh.py"),
+    ("types.py", "mesh.py", "processes.py", "lastwords.py"),
     (
+        "rollcall.py",
         "nn.py",
         "stats.py",
         "data.py",
