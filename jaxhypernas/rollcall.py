@@ -20,7 +20,7 @@ import jax
 from jaxhypernas import lastwords
 from jaxhypernas.types import UserError
 
-WAIT = 60  # seconds for all processes to start
+WAIT = 45  # seconds for all processes to start
 LOST = 30  # seconds after which a process that says nothing is lost
 LOST_CODE = 70  # exit code of a process that has lost another
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
