@@ -1,21 +1,27 @@
 """What a configuration names, built when it is first used: data, space, target, generator, strategy, mesh."""
 
+import math
 from dataclasses import replace
 from functools import cached_property, partial
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxhypernas import data, predict, search
 from jaxhypernas.config import Config
 from jaxhypernas.generators import GENERATORS
-from jaxhypernas.mesh import ARCH, make_mesh
-from jaxhypernas.predict import bind, mean_candidates, mean_over_mesh
+from jaxhypernas.mesh import ARCH, DATA, make_mesh
+from jaxhypernas.predict import bind, mean_candidates, mean_over_mesh, split_images
 from jaxhypernas.score import Batches, make_batches
 from jaxhypernas.spaces import SPACES
 from jaxhypernas.targets import TARGETS
 from jaxhypernas.train import Images, TrainState, init_state, make_optimizer, make_run
 from jaxhypernas.types import Generator, Space, Target, UserError
+
+
+def images_shared(config: Config, devices: int) -> int:
+    """How many of the devices share the images of an architecture in training."""
+    return devices // math.gcd(devices, config.train.architectures)
 
 
 class Components:
@@ -89,12 +95,15 @@ class Components:
         return space, target, generator
 
     @cached_property
-    def mesh(self):
-        """All devices, of all processes: what training runs on."""
-        return make_mesh()
+    def mesh(self) -> Mesh:
+        """All devices, of all processes: what training runs on.
+
+        They split the architectures of a step as far as their number divides these, and then an architecture's images.
+        """
+        return make_mesh(images_shared(self.config, jax.device_count()))
 
     @cached_property
-    def local_mesh(self):
+    def local_mesh(self) -> Mesh:
         """This process's devices: what its share of the candidates is scored on, with no collective."""
         return make_mesh(devices=jax.local_devices())
 
@@ -142,20 +151,21 @@ class Components:
         """`train.make_run` of this run.
 
         Raises:
-            UserError: the architectures of a step don't divide among the devices.
+            UserError: the images of a batch don't divide among the devices that share it.
         """
-        config, devices = self.config.train, self.mesh.shape[ARCH]
-        if config.architectures % devices:
+        config, shared = self.config.train, self.mesh.shape[DATA]
+        if config.batch % shared:
             raise UserError(
-                f"train.architectures: {config.architectures} must be a multiple of the {devices} devices: "
-                f"set it to {-(-config.architectures // devices) * devices}"
+                f"train.batch: {config.batch} must be a multiple of the {shared} devices that share it: set it to "
+                f"{-(-config.batch // shared) * shared}, or train.architectures to a multiple of {self.mesh.size}"
             )
-        per_device = config.architectures // devices
+        per_device = config.architectures // self.mesh.shape[ARCH]
         chunk = max(c for c in range(1, min(self.chunk, per_device) + 1) if per_device % c == 0)
 
         def mean(f, replicated, population):
+            phi, *batch = replicated
             return mean_over_mesh(self.mesh, lambda r, p: mean_candidates(partial(f, r), p, chunk))(
-                replicated, population
+                (phi, *split_images(self.mesh, batch)), population
             )
 
         def sample(key, progress):

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxhypernas.mesh import ARCH
+from jaxhypernas.mesh import ARCH, DATA
 from jaxhypernas.types import Arch, Generator, Params, Target, UserError
 
 
@@ -102,6 +102,14 @@ def split_candidates(mesh: Mesh, f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def mean_over_mesh(mesh: Mesh, f: Callable[..., Any]) -> Callable[..., Any]:
-    """``f(replicated, population)``, a mean over its share of the population on each device, averaged over devices."""
+    """``f(replicated, population)``, a mean over its share of the population on each device, averaged over devices.
+
+    Only candidates are split here; `split_images` makes the compiler split what is computed of each.
+    """
     g = lambda *args: lax.pmean(f(*args), ARCH)  # noqa: E731
-    return jax.shard_map(g, mesh=mesh, in_specs=(P(), P(ARCH)), out_specs=P(), check_vma=False)
+    return jax.shard_map(g, mesh=mesh, in_specs=(P(), P(ARCH)), out_specs=P(), check_vma=False, axis_names={ARCH})
+
+
+def split_images(mesh: Mesh, arrays: Any) -> Any:
+    """Arrays GxBx... with B split over the devices that share a candidate: the compiler splits what depends on them."""
+    return lax.with_sharding_constraint(arrays, NamedSharding(mesh, P(None, DATA)))

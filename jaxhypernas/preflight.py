@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxhypernas import data, hlo
-from jaxhypernas.components import Components
+from jaxhypernas.components import Components, images_shared
 from jaxhypernas.config import Config
 from jaxhypernas.mesh import ARCH, make_mesh
 from jaxhypernas.retrain import retrain_program
@@ -61,7 +61,7 @@ class Figures(NamedTuple):
     outputs: int
     temporaries: int
     memory: float  # of the chip
-    candidates: int  # per device and call; in training per step
+    candidates: float  # per device and call; in training per step, where devices may share one
     images: int  # per candidate
     flops: float  # of products and convolutions, per candidate; conditionals count as the mean of their branches
     bytes: float  # read and written in device memory, per candidate
@@ -85,12 +85,17 @@ class Planned(Components):
 
     @cached_property
     def mesh(self):
-        """The given devices."""
+        """The given devices, in training."""
+        return make_mesh(images_shared(self.config, len(self._devices)), self._devices)
+
+    @cached_property
+    def local_mesh(self):
+        """The given devices, each with candidates of its own: as if one process had all of them."""
         return make_mesh(devices=self._devices)
 
-    def shapes(self, tree: Any, spec: P = REPLICATED) -> Any:
-        """Of the arrays of a tree, replicated or split as ``spec`` says."""
-        sharding = NamedSharding(self.mesh, spec)
+    def shapes(self, tree: Any, spec: P = REPLICATED, mesh: Mesh | None = None) -> Any:
+        """Of the arrays of a tree, replicated or split as ``spec`` says over a mesh, `local_mesh` if none is named."""
+        sharding = NamedSharding(mesh or self.local_mesh, spec)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
     @cached_property
@@ -109,7 +114,7 @@ class Planned(Components):
         return self.shapes(jax.eval_shape(jax.vmap(lambda key: self.space.sample(key, 1.0)), keys), P(ARCH))
 
 
-def lowered(config: Config, devices: list) -> Iterator[tuple[str, jax.stages.Lowered, int, int]]:
+def lowered(config: Config, devices: list) -> Iterator[tuple[str, jax.stages.Lowered, float, int]]:
     """The programs of a run, one by one: (name, program, candidates per device and call, images per candidate).
 
     Raises:
@@ -119,14 +124,14 @@ def lowered(config: Config, devices: list) -> Iterator[tuple[str, jax.stages.Low
     key, number = plan.shapes(plan.key), jax.ShapeDtypeStruct((), jnp.int32)
     if config.generator != "standalone":
         state = plan.shapes(jax.eval_shape(plan.start, plan.key))
-        program = plan.train_program.lower(state, plan.images, plan.shapes(number))
-        yield "train", program, config.train.architectures // len(devices), config.train.batch
-        program = score_program(partial(score_one, plan.target, plan.generator), plan.mesh, plan.chunk)
+        program = plan.train_program.lower(*plan.shapes((state, plan.images, number), mesh=plan.mesh))
+        yield "train", program, config.train.architectures / len(devices), config.train.batch
+        program = score_program(partial(score_one, plan.target, plan.generator), plan.local_mesh, plan.chunk)
         numbers = plan.shapes(jax.ShapeDtypeStruct((len(devices),), jnp.int32), P(ARCH))
         program = program.lower((state.phi, plan.valid), plan.population(len(devices) * plan.chunk), numbers)
         yield "score", program, plan.chunk, plan.valid.y_TxB.size
     truth = config.retrain.train
-    program = retrain_program(truth, config.data, plan.target, plan.mesh)
+    program = retrain_program(truth, config.data, plan.target, plan.local_mesh)
     seeds = plan.shapes(jax.ShapeDtypeStruct((len(devices),), jnp.int32), P(ARCH))
     program = program.lower((key, plan.images, plan.valid, plan.test), (plan.population(len(devices)), seeds))
     yield "retrain", program, 1, truth.steps * truth.batch
@@ -155,14 +160,14 @@ def slice_devices(topology: str) -> tuple[Chip, list]:
 
 
 def fitting(config: Config, devices: int) -> tuple[Config, str | None]:
-    """The configuration with as many architectures per step as the devices can share, and what that changed."""
-    have = config.train.architectures
-    if config.generator == "standalone" or have % devices == 0:
+    """The configuration with architectures and images per step that the devices can share, and what that changed."""
+    have, shared = config.train.architectures, images_shared(config, devices)
+    if config.generator == "standalone" or config.train.batch % shared == 0:
         return config, None
     need = -(-have // devices) * devices
     told = (
-        f"train.architectures: {have} must be a multiple of the {devices} devices, or training stops: "
-        f"figures are for --train.architectures {need}"
+        f"train.batch: {config.train.batch} must be a multiple of the {shared} devices that share it, or training "
+        f"stops: figures are for --train.architectures {need}"
     )
     return replace(config, train=replace(config.train, architectures=need)), told
 
@@ -222,7 +227,7 @@ def lines(figures: Figures) -> str:
     else:
         speed = f"{rate[0] * 3600:,.1f} candidates/h, {rate[1] * 3600:,.1f}"
     text = (
-        f"{f.program}: {f.candidates} candidate(s) per device, {f.images:,} images each; compiled in {f.compile_s} s",
+        f"{f.program}: {f.candidates:g} candidate(s) per device, {f.images:,} images each; compiled in {f.compile_s} s",
         f"  memory per device   {total / mib:,.0f} MiB of {f.memory / mib:,.0f}: {f.arguments / mib:,.0f} arguments, "
         f"{f.outputs / mib:,.0f} outputs, {f.temporaries / mib:,.0f} temporaries",
         f"  per candidate       {f.flops / 1e9:,.2f} GFLOP, {f.bytes / 1e9:,.2f} GB",

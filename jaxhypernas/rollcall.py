@@ -4,6 +4,7 @@ JAX alone ends in a crash minutes later when a process is missing, without its n
 two processes run different programs.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -107,26 +108,35 @@ def _call(place: Place, card: dict) -> None:
     """The first process: hear each of the others, then tell them all to go on, or what is wrong."""
     host, _, port = place.coordinator.rpartition(":")
     until = time.monotonic() + WAIT
-    here: dict[int, tuple[socket.socket, dict]] = {}
-    try:
-        with socket.create_server(("", int(port)), reuse_port=False) as server:
-            while len(here) < place.processes - 1 and (left := until - time.monotonic()) > 0:
-                server.settimeout(left)
-                try:
-                    connection, _ = server.accept()
-                    connection.settimeout(10)
-                    said = json.loads(connection.makefile().readline())
-                except (OSError, ValueError):
-                    continue
-                here[said.pop("process")] = connection, said
-    except OSError as error:
-        raise UserError(f"distributed: port {port} of {host} cannot be used ({error.strerror}): name another") from None
-    wrong = _wrong(place, card, {process: said for process, (_, said) in here.items()})
-    for connection, _ in here.values():
-        with connection:
-            connection.sendall((json.dumps(wrong) + "\n").encode())
+    said: dict[int, dict] = {}
+    with contextlib.ExitStack() as connections:
+        try:
+            server = connections.enter_context(socket.create_server(("", int(port))))
+        except OSError as error:
+            told = f"port {port} of {host} cannot be used ({error.strerror})"
+            raise UserError(f"distributed: {told}: name another") from None
+        heard = []
+        while len(said) < place.processes - 1 and (left := until - time.monotonic()) > 0:
+            server.settimeout(left)
+            with contextlib.suppress(
+                OSError, ValueError, TypeError, LookupError, AttributeError
+            ):  # a stranger at the port
+                heard.append(connections.enter_context(server.accept()[0]))
+                heard[-1].settimeout(10)
+                other = json.loads(_line(heard[-1]))
+                if 0 < (process := other.pop("process")) < place.processes:
+                    said[process] = other
+        wrong = _wrong(place, card, said)
+        for connection in heard:
+            with contextlib.suppress(OSError):
+                connection.sendall((json.dumps(wrong) + "\n").encode())
     if wrong:
         raise UserError(wrong)
+
+
+def _line(connection: socket.socket) -> str:
+    with connection.makefile() as file:
+        return file.readline()
 
 
 def _wrong(place: Place, card: dict, said: dict[int, dict]) -> str | None:
@@ -155,7 +165,7 @@ def _answer(place: Place, card: dict) -> None:
             with socket.create_connection((host, int(port)), timeout=WAIT) as connection:
                 connection.sendall((json.dumps({"process": place.process, **card}) + "\n").encode())
                 connection.settimeout(WAIT + 10)  # the first waits for all
-                wrong = json.loads(connection.makefile().readline())
+                wrong = json.loads(_line(connection))
                 break
         except (OSError, ValueError):
             if time.monotonic() > until:

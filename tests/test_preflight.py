@@ -148,7 +148,7 @@ def test_wrong_topology(topology):
 
 @tpu
 def test_compile_for_a_slice():
-    done = shell("--topology", "v5e:2x4", "--json", *flags(SHARED))
+    done = shell("--topology", "v5e:2x4", "--json", *flags(SHARED), "--train.batch", "15")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["devices"] == 8 and "--train.architectures 8" in found["changed"]

@@ -1,0 +1,137 @@
+"""Two processes, two devices each, connected by gloo: what one process with four devices finds, bit for bit."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from tiny import TINY, flags
+
+from jaxhypernas import lastwords, processes
+from jaxhypernas.checkpoint import Checkpoints
+from jaxhypernas.mesh import ARCH, DATA, make_mesh
+from jaxhypernas.run import Run
+from jaxhypernas.table import Table
+
+CONFIG = dataclasses.replace(TINY, space="nasbench201", generator="shared")
+
+
+def start(*words) -> list[subprocess.Popen]:
+    """The two processes of a command."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    common = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    command = [sys.executable, "-m", "jaxhypernas", *map(str, words), "--distributed"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return [subprocess.Popen(command, env={**common, "JAX_PROCESS_ID": str(i)}, **pipes) for i in range(2)]
+
+
+def finish(both: list[subprocess.Popen]) -> list[str]:
+    """What each printed."""
+    told = [process.communicate(timeout=600) for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    return [out for out, _ in told]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Trained by two processes."""
+    workdir = tmp_path_factory.mktemp("runs") / "two"
+    first, second = finish(start("train", "--workdir", workdir, *flags(CONFIG)))
+    assert f"wrote {workdir / 'checkpoints'}" in first and second == ""
+    return workdir
+
+
+def state(run: Run):
+    """The newest that was saved."""
+    with Checkpoints(run.workdir / "checkpoints") as checkpoints:
+        restored = checkpoints.restore(jax.eval_shape(run.start, run.key))
+    assert restored is not None
+    return restored[1]
+
+
+def close(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-4 * np.abs(y).max() + 1e-7)
+
+
+def test_training_equals_that_of_one_process(trained, tmp_path):
+    alone = Run(tmp_path / "one", CONFIG)
+    expected = alone.train()
+    found = state(Run(trained))
+    assert found.step == CONFIG.train.steps
+    close(found.phi, expected.phi)
+    lines = ((run / "metrics.jsonl").read_text().splitlines() for run in (trained, alone.workdir))
+    np.testing.assert_allclose(*([json.loads(line)["loss"] for line in each] for each in lines), rtol=1e-4)
+
+
+def test_the_search_of_two_processes_is_that_of_one(trained, tmp_path):
+    """From a checkpoint of two processes, with four devices; the tables are equal row by row."""
+    shutil.copytree(trained, tmp_path / "one")
+    alone = Run(tmp_path / "one")
+    alone.search()
+    alone.retrain()
+    finish(start("search", "--workdir", trained))
+    for name in ("scores", "retrain"):
+        assert {path.stem.partition("-")[2] for path in (trained / name).iterdir()} == {"", "1"}
+        rows = [Table(workdir / name).read().to_pylist() for workdir in (trained, alone.workdir)]
+        assert rows[0] == rows[1] and len(rows[0]) > 4
+    assert (trained / "report.md").exists()
+
+
+def test_a_signal_to_one_stops_both_and_one_process_goes_on(tmp_path):
+    both = start("train", "--workdir", tmp_path, *flags(CONFIG), "--train.steps", 3000)
+    until = time.time() + 300
+    while not (tmp_path / "checkpoints" / "4").exists():
+        assert both[0].poll() is None and time.time() < until
+        time.sleep(0.05)
+    both[1].send_signal(signal.SIGTERM)
+    told = [process.communicate(timeout=60)[1] for process in both]
+    assert [process.returncode for process in both] == [128 + signal.SIGTERM] * 2
+    assert all("stopped by SIGTERM" in lines.splitlines()[-1] for lines in told)
+    step = int(state(Run(tmp_path)).step)
+    assert step % CONFIG.train.every == 0 and 4 <= step < 3000
+
+
+def test_a_killed_process_is_one_line_of_the_other(trained):
+    both = start("score", "--workdir", trained, "--random", 10**7)
+    until, shards = time.time() + 300, len(list((trained / "scores").glob("*")))
+    while len(list((trained / "scores").glob("*"))) < shards + 2:
+        assert both[0].poll() is None and time.time() < until
+        time.sleep(0.05)
+    both[1].kill()
+    both[1].communicate()
+    _, told = both[0].communicate(timeout=60)
+    assert both[0].returncode != 0
+    assert [line for line in told.splitlines() if not line.startswith("score ")] == [lastwords.LOST]
+
+
+@pytest.mark.parametrize("architectures", [2, 1])
+def test_devices_share_images(architectures, tmp_path):
+    """Four devices on fewer architectures: BatchNorm's statistics are still those of the whole batch."""
+    train = dataclasses.replace(CONFIG.train, architectures=architectures, steps=4, every=4)
+    shared, alone = (Run(tmp_path / n, dataclasses.replace(CONFIG, train=train)) for n in ("shared", "alone"))
+    alone.mesh = make_mesh(devices=jax.devices()[:1])
+    assert shared.mesh.shape == {ARCH: architectures, DATA: 4 // architectures}
+    close(shared.train().phi, alone.train().phi)
+
+
+@pytest.mark.parametrize("number", [0, 1, 5, 64])
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_shares_are_all_candidates_in_order(number, count, monkeypatch):
+    monkeypatch.setattr(processes, "count", lambda: count)
+    found = []
+    for index in range(count):
+        monkeypatch.setattr(processes, "index", lambda index=index: index)
+        found.append(list(range(number))[processes.share(number)])
+    assert [candidate for each in found for candidate in each] == list(range(number))
+    assert max(map(len, found)) - min(map(len, found)) <= 1
