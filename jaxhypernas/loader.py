@@ -44,7 +44,7 @@ def read(source: Split | Stored, order: Callable, rows: np.ndarray, steps: range
     import grain
 
     images = grain.MapDataset.source(steps).map(lambda step: source.take(order(step)[rows]))
-    return iter(images.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=ahead)))
+    return iter(images.to_iter_dataset(grain.ReadOptions(min(THREADS, ahead), ahead)))
 
 
 def segments(

@@ -1,7 +1,13 @@
 """Streamed training images: the same results as with all on the device, whatever the cuts, processes and sources."""
 
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tiny import TINY
 
 from jaxhypernas import cli, components, data, interrupt, loader, mesh, preflight
+from jaxhypernas.components import Components
 from jaxhypernas.config import Config
 from jaxhypernas.data import DataConfig
 from jaxhypernas.run import Run
@@ -57,7 +64,7 @@ def source(prepared):
 
 def streaming(config: DataConfig, stream=True, **train) -> Config:
     train = replace(TINY.train, **train)
-    return replace(TINY, generator="shared", data=replace(config, stream=stream), train=train)
+    return replace(TINY, space="nasbench201", generator="shared", data=replace(config, stream=stream), train=train)
 
 
 def same(a, b) -> None:
@@ -67,8 +74,8 @@ def same(a, b) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(numbers(x), numbers(y)), a, b)
 
 
-class Linear(Run):
-    """A run that compiles at once: whatever the architecture, its network is one linear layer."""
+class Linear(Components):
+    """What compiles at once: whatever the architecture, its network is one linear layer."""
 
     @cached_property
     def _execution(self):
@@ -76,27 +83,31 @@ class Linear(Run):
         return 1, Target(spec, lambda theta, arch, x: x.reshape(len(x), -1) @ theta["kernel"], {"kernel": np.int32(0)})
 
 
+class LinearRun(Linear, Run):
+    """A run of these."""
+
+
 @pytest.fixture(scope="module")
 def resident(source, tmp_path_factory):
     """The states after training with all images on the device."""
     return {
-        place: Linear(tmp_path_factory.mktemp(place) / "run", streaming(config, False)).train()
+        place: LinearRun(tmp_path_factory.mktemp(place) / "run", streaming(config, False)).train()
         for place, config in source.items()
     }
 
 
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_streamed_is_resident_bit_for_bit(place, source, resident, tmp_path):
-    same(Linear(tmp_path / "run", streaming(source[place])).train(), resident[place])
+    same(LinearRun(tmp_path / "run", streaming(source[place])).train(), resident[place])
 
 
 def test_cut_and_resumed_is_bit_for_bit(source, resident, tmp_path, monkeypatch):
     config = streaming(source["disk"], every=3)  # the last segment has two steps
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(interrupt, "check", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
-        Linear(tmp_path / "run", config).train()
+        patched.setattr(interrupt, "check", Mock(side_effect=KeyboardInterrupt))
+        LinearRun(tmp_path / "run", config).train()
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["3"]
-    same(Linear(tmp_path / "run").train(), resident["disk"])
+    same(LinearRun(tmp_path / "run").train(), resident["disk"])
 
 
 def in_processes(number: int, order=slice(None)) -> NamedSharding:
@@ -107,11 +118,42 @@ def in_processes(number: int, order=slice(None)) -> NamedSharding:
 
 def test_a_batch_split_over_processes_is_whole_in_training(source, resident, tmp_path, monkeypatch):
     monkeypatch.setattr(components, "by_process", lambda mesh: in_processes(2))
-    run = Linear(tmp_path / "run", streaming(source["disk"]))
+    run = LinearRun(tmp_path / "run", streaming(source["disk"]))
     images = next(run.training_images(jax.jit(run.start, out_shardings=run.replicated)(KEY)))
     assert isinstance(images, Segment)
     assert {s.data.shape for s in images.x_TxBxHxWxC.addressable_shards} == {(2, 8, 8, 8, 1)}
     same(run.train(), resident["disk"])
+
+
+PROCESS = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+
+rank, address, directory = int(sys.argv[1]), *sys.argv[2:]
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(address, 2, rank)
+from test_streaming_data import TAKEN, TINY, Counted, Linear, streaming
+
+parts = Linear(streaming(TINY.data))
+parts.dataset = parts.dataset._replace(train=Counted(*parts.dataset.train))
+state = jax.jit(lambda: parts.start(jax.random.fold_in(parts.key, 0)), out_shardings=parts.replicated)()
+for images in parts.training_images(state):
+    state, _ = parts.train_program(state, images, jnp.int32(2))
+np.savez(f"{directory}/{rank}.npz", kernel=state.phi["kernel"], read=sum(map(len, TAKEN)))
+"""
+
+
+def test_two_processes_read_half_each_and_train_as_one(resident, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-c", PROCESS]
+    both = [subprocess.Popen([*command, str(r), address, str(tmp_path)], env=environment) for r in range(2)]
+    assert [process.wait(timeout=200) for process in both] == [0, 0]
+    for rank in range(2):
+        with np.load(tmp_path / f"{rank}.npz") as got:
+            np.testing.assert_array_equal(got["kernel"], resident["memory"].phi["kernel"])
+            assert got["read"] == TINY.train.steps * TINY.train.batch / 2
 
 
 # --- what is read ----------------------------------------------------------------------------------------------------
@@ -200,7 +242,7 @@ def test_what_needs_all_images_is_refused(source, tmp_path, capsys, monkeypatch)
         said = capsys.readouterr().err.strip()
         assert stop.value.code == 2 and "\n" not in said and "data.stream" in said
     assert not (tmp_path / "run").exists()
-    line(Linear(tmp_path / "run", streaming(source["memory"])).retrain, "data.stream", "from scratch")
+    line(LinearRun(tmp_path / "run", streaming(source["memory"])).retrain, "data.stream", "from scratch")
 
 
 def test_unknown_classes(prepared):
@@ -210,13 +252,12 @@ def test_unknown_classes(prepared):
 
 def test_a_batch_that_processes_cannot_share(source, tmp_path, monkeypatch):
     monkeypatch.setattr(components, "by_process", lambda mesh: in_processes(4))
-    line(
-        Linear(tmp_path / "run", streaming(source["memory"], batch=18)).train, "train.batch", "18", "4 processes", "20"
-    )
+    run = LinearRun(tmp_path / "run", streaming(source["memory"], batch=18))
+    line(run.train, "train.batch", "18 images", "4 processes", "set it to 20")
 
 
 def test_images_lost_while_training(prepared, source, tmp_path):
-    run = Linear(tmp_path / "run", streaming(source["disk"]))
+    run = LinearRun(tmp_path / "run", streaming(source["disk"]))
     stored = run.dataset.stored
     assert stored is not None
 
@@ -228,7 +269,8 @@ def test_images_lost_while_training(prepared, source, tmp_path):
     line(run.train, "data.dataset", "'small'", "cannot be read", "record is gone")
 
 
-def test_programs_for_a_slice_take_segments(source):
+def test_programs_for_a_slice_take_segments(source, monkeypatch):
+    monkeypatch.setattr(preflight.Planned, "_execution", Linear._execution)
     config = streaming(source["disk"])
     programs = list(preflight.lowered(config, jax.devices()))
     assert [name for name, *_ in programs] == ["train", "score"]
