@@ -6,7 +6,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 from unittest.mock import Mock
 
 import jax
@@ -125,37 +124,6 @@ def test_a_batch_split_over_processes_is_whole_in_training(source, resident, tmp
     same(run.train(), resident["disk"])
 
 
-PROCESS = """
-import sys
-import jax, jax.numpy as jnp, numpy as np
-
-rank, address, directory = int(sys.argv[1]), *sys.argv[2:]
-jax.config.update("jax_num_cpu_devices", 2)
-jax.distributed.initialize(address, 2, rank)
-from test_streaming_data import TAKEN, TINY, Counted, Linear, streaming
-
-parts = Linear(streaming(TINY.data))
-parts.dataset = parts.dataset._replace(train=Counted(*parts.dataset.train))
-state = jax.jit(lambda: parts.start(jax.random.fold_in(parts.key, 0)), out_shardings=parts.replicated)()
-for images in parts.training_images(state):
-    state, _ = parts.train_program(state, images, jnp.int32(2))
-np.savez(f"{directory}/{rank}.npz", kernel=state.phi["kernel"], read=sum(map(len, TAKEN)))
-"""
-
-
-def test_two_processes_read_half_each_and_train_as_one(resident, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    command = [sys.executable, "-c", PROCESS]
-    both = [subprocess.Popen([*command, str(r), address, str(tmp_path)], env=environment) for r in range(2)]
-    assert [process.wait(timeout=200) for process in both] == [0, 0]
-    for rank in range(2):
-        with np.load(tmp_path / f"{rank}.npz") as got:
-            np.testing.assert_array_equal(got["kernel"], resident["memory"].phi["kernel"])
-            assert got["read"] == TINY.train.steps * TINY.train.batch / 2
-
-
 # --- what is read ----------------------------------------------------------------------------------------------------
 
 
@@ -212,6 +180,38 @@ def test_shares_of_processes_make_the_whole(processes, order):
         rows += list(mine)
     np.testing.assert_array_equal(whole, data.batch_order(KEY, 40, batch, 5, 0))
     assert order != slice(None) or sorted(rows) == rows == list(range(batch))  # contiguous, in order, no image twice
+
+
+PROCESS = """
+import sys
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+rank, address, directory = int(sys.argv[1]), *sys.argv[2:]
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(address, 2, rank)
+from jaxhypernas import loader, mesh, sources
+
+split = sources.Split(np.zeros((40, 1, 1, 1), np.uint8), np.arange(40, dtype=np.int32))
+sharding = mesh.by_process(mesh.make_mesh())
+((_, y),) = loader.segments(split, jax.random.key(3), 8, range(5), 5, sharding)
+whole = jax.jit(lambda y: y, out_shardings=NamedSharding(sharding.mesh, PartitionSpec()))(y)
+np.savez(f"{directory}/{rank}.npz", whole=whole, mine=[shard.data for shard in y.addressable_shards])
+"""
+
+
+def test_two_processes_hold_half_each(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", PROCESS]
+    both = [subprocess.Popen([*command, str(rank), address, str(tmp_path)], env=environment) for rank in range(2)]
+    assert [process.wait(timeout=200) for process in both] == [0, 0]
+    expected = np.asarray(data.batch_order(KEY, 40, 8, 5, 0))
+    for rank in range(2):
+        with np.load(tmp_path / f"{rank}.npz") as got:
+            np.testing.assert_array_equal(got["whole"], expected)
+            np.testing.assert_array_equal(got["mine"], [expected[:, 4 * rank : 4 * rank + 4]] * 2)
 
 
 def test_disk_gives_what_memory_gives(source):
