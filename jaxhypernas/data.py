@@ -36,9 +36,10 @@ class DataConfig:
         pad: augmentation: crop at random after padding each side by so many pixels; 0 for no crop.
         flip: augmentation: flip left to right with probability 1/2.
         stream: for training images that don't fit in the memory of a device: they are sent as training comes to them,
-            ``train.every`` steps at once. Those of tensorflow-datasets stay on disk until then, for sets that don't
-            fit in the host's memory either; there the normalisation is that of the first 10,000 training images.
-            ``valid`` should be small, as held-out images are in memory. Candidates can't be trained from scratch.
+            those of ``train.every`` steps at once, and the next as many beside them. Those of tensorflow-datasets stay
+            on disk until then, for sets that don't fit in the host's memory either; moments are then those of the first
+            10,000 training images, and the split "test" isn't needed. ``valid`` should be small: held-out images are
+            in memory. Candidates can't be trained from scratch.
     """
 
     dataset: str = "digits"
