@@ -229,7 +229,10 @@ def _begin(verb: str, argv: list[str]) -> Run:
     workdir, argv = _take(argv, "--workdir")
     workdir = Path(workdir or WORKDIR)
     begun = configs.load(workdir / "config.json") if (workdir / "config.json").exists() else None
-    return Run(workdir, _config(verb, argv, f"--workdir W ({WORKDIR})", begun))
+    config = _config(verb, argv, f"--workdir W ({WORKDIR})", begun)
+    if verb == "search" and config.data.stream:
+        raise UserError("data.stream: search retrains the best, with all images on a device: use train, score and top")
+    return Run(workdir, config)
 
 
 def _config(verb: str, argv: list[str], more: str, begun: Config | None = None) -> Config:

@@ -1,21 +1,22 @@
 """What a configuration names, built when it is first used: data, space, target, generator, strategy, mesh."""
 
 import math
+from collections import abc
 from dataclasses import replace
 from functools import cached_property, partial
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxhypernas import data, predict, search
+from jaxhypernas import data, loader, predict, search
 from jaxhypernas.config import Config
 from jaxhypernas.generators import GENERATORS
-from jaxhypernas.mesh import ARCH, DATA, make_mesh
+from jaxhypernas.mesh import ARCH, DATA, PROCESS, by_process, make_mesh
 from jaxhypernas.predict import bind, mean_candidates, mean_over_mesh, split_images
 from jaxhypernas.score import Batches, make_batches
 from jaxhypernas.spaces import SPACES
 from jaxhypernas.targets import TARGETS
-from jaxhypernas.train import Images, TrainState, init_state, make_optimizer, make_run
+from jaxhypernas.train import Images, Segment, TrainState, init_state, keys, make_optimizer, make_run
 from jaxhypernas.types import Generator, Space, Target, UserError
 
 
@@ -119,10 +120,43 @@ class Components:
 
     @cached_property
     def images(self) -> Images:
-        """The training split, the same on every device."""
+        """The training split, the same on every device.
+
+        Raises:
+            UserError: it is streamed.
+        """
+        if self.config.data.stream:
+            raise UserError("data.stream: training from scratch needs all images on a device: set it to False")
         split = self.dataset.train
         arrays = (split.x_NxHxWxC, split.y_N, self.dataset.mean_C, self.dataset.std_C)
         return Images(*(jax.device_put(a, self.replicated) for a in arrays))
+
+    @cached_property
+    def streamed(self) -> jax.sharding.NamedSharding:
+        """How streamed images T x B x ... lie on the devices.
+
+        Raises:
+            UserError: the images of a step don't divide among the processes.
+        """
+        sharding, drawn = by_process(self.mesh), self.config.train.drawn
+        if drawn % (processes := sharding.mesh.shape[PROCESS]):
+            raise UserError(
+                f"train.batch: with data.stream the {drawn} images of a step must be a multiple of the {processes} "
+                f"processes: set it to {-(-self.config.train.batch // processes) * processes}"
+            )
+        return sharding
+
+    def training_images(self, state: TrainState) -> abc.Generator[Images | Segment]:
+        """What each call of the training program takes, from a state on; streamed ones end with training."""
+        if not self.config.data.stream:
+            while True:
+                yield self.images
+        config, dataset = self.config.train, self.dataset
+        moments = [jax.device_put(a, self.replicated) for a in (dataset.mean_C, dataset.std_C)]
+        order_key, _ = keys(state.key.addressable_data(0))
+        steps = range(int(state.step), config.steps)
+        for x, y in loader.segments(dataset.source, order_key, config.drawn, steps, config.every, self.streamed):
+            yield Segment(x, y, *moments)
 
     def _batches(self, split: data.Split) -> Batches:
         return make_batches(split, self.dataset.mean_C, self.dataset.std_C, self.config.score.batch)

@@ -41,6 +41,8 @@ class Config:
         for name, registry in (("space", SPACES), ("generator", GENERATORS), ("strategy", STRATEGIES)):
             if getattr(self, name) not in registry:
                 raise UserError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(registry)}")
+        if self.data.stream and self.generator == "standalone":
+            raise UserError("data.stream: standalone candidates need all images on a device: set it to False")
 
 
 _PAPER_TRAIN = TrainConfig(steps=90_000, batch=50, architectures=1, every=900)

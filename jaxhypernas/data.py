@@ -1,24 +1,19 @@
-"""Image sets as arrays, and the pure functions that batch, augment and normalise them on the device.
+"""Image sets split for training and scoring, and the pure functions that batch, augment and normalise them."""
 
-Sources: scikit-learn's handwritten digits (nothing to download), a user's ``.npz``, and any image classification set
-that tensorflow-datasets has prepared in the array_record format, read without TensorFlow.
-"""
-
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxhypernas import sources
+from jaxhypernas.sources import Split, Stored
 from jaxhypernas.types import UserError
 
-CHUNK = 2048  # images read, or converted to float64, at once
-AGAIN = 'prepare it again with file_format="array_record", or save it as an .npz'
-NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+CHUNK = 2048  # images converted to float64 at once
+SAMPLE = 10_000  # images that the moments of a set on disk come from
 KNOWN = {  # image, classes, training and test images of sets that a program can be compiled for without having them
     "mnist": ((28, 28, 1), 10, 60_000, 10_000),
     "fashion_mnist": ((28, 28, 1), 10, 60_000, 10_000),
@@ -40,6 +35,11 @@ class DataConfig:
         limit: use only so many training images, chosen by the seed, before some are held out; None for all.
         pad: augmentation: crop at random after padding each side by so many pixels; 0 for no crop.
         flip: augmentation: flip left to right with probability 1/2.
+        stream: for training images that don't fit in the memory of a device: they are sent as training comes to them,
+            those of ``train.every`` steps at once, and the next as many beside them. Those of tensorflow-datasets stay
+            on disk until then, for sets that don't fit in the host's memory either; moments are then those of the first
+            10,000 training images, and the split "test" isn't needed. ``valid`` should be small: held-out images are
+            in memory. Candidates can't be trained from scratch.
     """
 
     dataset: str = "digits"
@@ -48,6 +48,7 @@ class DataConfig:
     limit: int | None = None
     pad: int = 0
     flip: bool = False
+    stream: bool = False
 
     def __post_init__(self):
         if not 0 < self.valid < 1:
@@ -58,15 +59,8 @@ class DataConfig:
             raise UserError(f"data.pad: {self.pad} must be 0 (no crop) or more pixels")
 
 
-class Split(NamedTuple):
-    """Images and their labels."""
-
-    x_NxHxWxC: np.ndarray  # uint8 or float32
-    y_N: np.ndarray  # int32, 0 .. classes - 1
-
-
 class Dataset(NamedTuple):
-    """A set in memory. The splits share no image."""
+    """A set. The splits share no image."""
 
     name: str
     classes: int
@@ -75,11 +69,17 @@ class Dataset(NamedTuple):
     test: Split
     mean_C: np.ndarray  # float32, over the training split, in the unit of its pixels
     std_C: np.ndarray  # float32; 1 for a channel that never changes
+    stored: Stored | None = None  # the training split where it stays on disk; train and test have no images then
 
     @property
     def image(self) -> tuple[int, int, int]:
         """(H, W, C) of an image."""
-        return self.train.x_NxHxWxC.shape[1:]
+        return self.valid.x_NxHxWxC.shape[1:]
+
+    @property
+    def source(self) -> Split | Stored:
+        """The training split, wherever it is."""
+        return self.stored or self.train
 
 
 def load(config: DataConfig, seed: int) -> Dataset:
@@ -91,18 +91,14 @@ def load(config: DataConfig, seed: int) -> Dataset:
     """
     if seed < 0:
         raise UserError(f"seed: {seed} must be 0 or more")
-    path = Path(config.dataset).expanduser()
-    if config.dataset == "digits":
-        train, test = _digits()
-    elif config.dataset.endswith(".npz") or path.is_file():
-        train, test = _npz(path)
-    else:
-        train, test = _tfds(config.dataset, config.data_dir)
-    train, test, classes = _check(config.dataset, train, test)
-
-    order = np.random.default_rng(seed).permutation(len(train.y_N))[: config.limit]
-    held = _held(config, len(order), classes)
-    valid, train = (Split(train.x_NxHxWxC[i], train.y_N[i]) for i in (order[:held], order[held:]))
+    if config.stream and (found := sources.on_disk(config.dataset, config.data_dir)):
+        stored, classes = found
+        held, kept = _parts(config, seed, stored.size, classes)
+        valid, stored = stored.take(held), stored._replace(index_N=kept)
+        none, sample = Split(*(v[:0] for v in valid)), stored.take(np.arange(min(SAMPLE, stored.size)))
+        return Dataset(config.dataset, classes, none, valid, none, *_moments(sample.x_NxHxWxC), stored)
+    train, test, classes = sources.in_memory(config.dataset, config.data_dir)
+    valid, train = (train.take(index) for index in _parts(config, seed, train.size, classes))
     return Dataset(config.dataset, classes, train, valid, test, *_moments(train.x_NxHxWxC))
 
 
@@ -120,7 +116,15 @@ def blank(config: DataConfig, seed: int) -> Dataset:
     train, valid, test = (
         Split(np.zeros((n, *image), np.uint8), np.zeros(n, np.int32)) for n in (images - held, held, tests)
     )
-    return Dataset(config.dataset, classes, train, valid, test, *np.ones((2, image[-1]), np.float32))
+    mean_C, std_C = np.ones((2, image[-1]), np.float32)
+    return Dataset(config.dataset, classes, train, valid, test, mean_C, std_C)
+
+
+def _parts(config: DataConfig, seed: int, images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which training images are held out, and which train."""
+    order = np.random.default_rng(seed).permutation(images)[: config.limit]
+    held = _held(config, len(order), classes)
+    return order[:held], order[held:]
 
 
 def _held(config: DataConfig, images: int, classes: int) -> int:
@@ -149,164 +153,9 @@ def _moments(x_NxHxWxC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean_C.astype(np.float32), std_C.astype(np.float32)
 
 
-def _digits() -> tuple[Split, Split]:
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    x, y = load_digits(return_X_y=True)
-    x = (x.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)  # 0..16 to 0..255
-    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, random_state=0, stratify=y)
-    return Split(x_train, y_train), Split(x_test, y_test)
-
-
-def _npz(path: Path) -> tuple[Split, Split]:
-    if not path.is_file():
-        raise UserError(f"data.dataset: {path} does not exist: give the path of an .npz file")
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"data.dataset: {path} is damaged or no .npz file: write it with np.savez")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if missing := [k for k in NPZ_KEYS if k not in file]:
-                raise UserError(f"data.dataset: {path} lacks {', '.join(missing)}: save them under these names")
-            x_train, y_train, x_test, y_test = (file[k] for k in NPZ_KEYS)
-    except UserError:
-        raise
-    except Exception as error:  # a damaged file makes zipfile, zlib and NumPy raise almost anything
-        raise UserError(
-            f"data.dataset: {path} is damaged or holds more than numbers: write it anew with np.savez ({_line(error)})"
-        ) from None
-    return Split(x_train, y_train), Split(x_test, y_test)
-
-
-def _line(error: Exception) -> str:
-    """An error of another library, cut to one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
-
-
-def _tfds(name: str, data_dir: str | None) -> tuple[Split, Split]:
-    """The splits "train" and "test" of a prepared set."""
-    builder, root = _builder(name, data_dir)
-    there = [name for name, split in builder.info.splits.items() if split.num_examples]
-    if absent := [s for s in ("train", "test") if s not in there]:
-        found = ", ".join(there) or "none"
-        raise UserError(f"data.dataset: {name!r} has no images in {absent[0]!r} (only {found}): save it as an .npz")
-    image, label = _keys(name, builder.info.features)
-    try:
-        train, test = (_read(builder.as_data_source(split=s), image, label) for s in ("train", "test"))
-    except NotImplementedError:  # the format has no random access
-        found = builder.info.file_format.name
-        raise UserError(f"data.dataset: {name!r} in {root} is {found}: {AGAIN}") from None
-    except Exception as error:
-        raise UserError(f"data.dataset: {name!r} in {root} cannot be read: {AGAIN} ({_line(error)})") from None
-    return train, test
-
-
-def _builder(name: str, data_dir: str | None) -> tuple[Any, Any]:
-    """What reads a prepared set, and the directory it lies in.
-
-    Made from the set's files alone: ``tfds.data_source`` would import the set's own code, which may want TensorFlow,
-    insist on another version, or download.
-    """
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.read_only_builder import builder_from_files
-
-    try:
-        root = tfds.core.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-        exists = root.is_dir()
-        there = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name != "downloads") if exists else []
-    except Exception as error:  # of whatever serves a remote file system
-        raise UserError(f"data.data_dir: {data_dir} cannot be listed: check it ({_line(error)})") from None
-    if data_dir is not None and not exists:
-        raise UserError(f"data.data_dir: {data_dir} is no directory: give the one with the prepared sets")
-    try:
-        return builder_from_files(name, data_dir=root), root
-    except tfds.core.DatasetNotFoundError:
-        found = f"there is {', '.join(there[:8])}{', ...' if len(there) > 8 else ''}" if there else "nothing is there"
-        hint = 'set data.data_dir to where it is, or use "digits" or the path of an .npz'
-        if (folder := name.split("/")[0].split(":")[0]) in there:
-            inside = sorted(p.name for p in (root / folder).iterdir())
-            found = f"{folder} holds {', '.join(inside[:8]) or 'nothing'}"
-            hint = f'name it as "set/config:version", or {AGAIN}'
-        raise UserError(f"data.dataset: {name!r} is not prepared in {root} ({found}): {hint}") from None
-    except Exception as error:
-        raise UserError(f"data.dataset: {name!r} in {root} cannot be read: {AGAIN} ({_line(error)})") from None
-
-
-def _keys(name: str, features: Any) -> tuple[str, str]:
-    """The names of the image and the label among a set's features: the usual ones, or the only ones that fit."""
-    from tensorflow_datasets import features as kinds
-
-    def is_image(f):
-        return isinstance(f, kinds.Image | kinds.Tensor) and len(f.shape) in (2, 3)
-
-    def is_label(f):
-        return isinstance(f, kinds.Tensor) and f.shape == () and np.issubdtype(f.np_dtype, np.integer)  # type: ignore
-
-    def key(usual, *tests):
-        if usual in features and tests[0](features[usual]):
-            return usual
-        fits = ([k for k, f in features.items() if test(f)] for test in tests)
-        return next((keys[0] for keys in fits if len(keys) == 1), None)
-
-    image, label = key("image", is_image), key("label", is_label, lambda f: isinstance(f, kinds.ClassLabel))
-    if image is None or label is None:
-        found = ", ".join(sorted(features))
-        raise UserError(f"data.dataset: {name!r} has {found}, not one image and one label: save these as an .npz")
-    if None in features[image].shape:
-        raise UserError(f"data.dataset: the images of {name!r} vary in size: save them in one size as an .npz")
-    return image, label
-
-
-def _read(source: Any, image: str, label: str) -> Split:
-    xs, ys = [], []
-    for start in range(0, len(source), CHUNK):
-        examples = source.__getitems__(range(start, min(start + CHUNK, len(source))))
-        xs.append(np.stack([e[image] for e in examples]))
-        ys.append([e[label] for e in examples])
-    return Split(np.concatenate(xs), np.concatenate(ys))
-
-
-def _check(name: str, train: Split, test: Split) -> tuple[Split, Split, int]:
-    """The splits in standard shapes and dtypes, and the number of classes."""
-    where = f"data.dataset: {name}:"
-    train, test = _check_split(where, "train", train), _check_split(where, "test", test)
-    shapes = [s.x_NxHxWxC.shape[1:] for s in (train, test)]
-    if shapes[0] != shapes[1]:
-        raise UserError(f"{where} images of x_train are {shapes[0]}, of x_test {shapes[1]}: make them one size")
-    dtypes = [s.x_NxHxWxC.dtype for s in (train, test)]
-    if dtypes[0] != dtypes[1]:
-        raise UserError(f"{where} x_train is {dtypes[0]}, x_test {dtypes[1]}: save both in one dtype and range")
-    seen, last = np.unique(train.y_N), int(train.y_N.max())
-    if len(seen) != last + 1:
-        raise UserError(f"{where} y_train goes up to {last} but has {len(seen)} labels: number the classes from 0")
-    if len(seen) < 2:
-        raise UserError(f"{where} y_train has one class: at least two are needed")
-    if test.y_N.max() > last:
-        raise UserError(f"{where} y_test has label {test.y_N.max()}, y_train only up to {last}: drop what it lacks")
-    return train, test, len(seen)
-
-
-def _check_split(where: str, part: str, split: Split) -> Split:
-    x, y = split
-    x = x[..., None] if x.ndim == 3 else x
-    if x.ndim != 4:
-        raise UserError(f"{where} x_{part} has shape {x.shape}: save it as NxHxW or NxHxWxC")
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise UserError(f"{where} y_{part} is {y.dtype} of shape {y.shape}: save one integer per image")
-    if len(x) != len(y):
-        raise UserError(f"{where} x_{part} has {len(x)} images, y_{part} {len(y)} labels: save one label per image")
-    if x.size == 0:
-        raise UserError(f"{where} x_{part} has shape {x.shape} and so no pixels: save at least one image")
-    if not 0 <= y.min() <= y.max() < 2**31:
-        raise UserError(f"{where} y_{part} has labels from {y.min()} to {y.max()}: number the classes from 0")
-    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
-        raise UserError(f"{where} x_{part} is {x.dtype}: save it as uint8 or float32")
-    if x.dtype != np.uint8:
-        with np.errstate(over="ignore"):  # the next line tells
-            x = x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise UserError(f"{where} x_{part} has NaN or infinite pixels as float32: replace them")
-    return Split(x, y.astype(np.int32))
+def permutation(key: jax.Array, size: int, epoch: jax.Array | int) -> jax.Array:
+    """The order of ``size`` images in an epoch of the stream that `batch_order` reads; int32 [size]."""
+    return jax.random.permutation(jax.random.fold_in(key, epoch), jnp.arange(size, dtype=jnp.int32))
 
 
 def batch_order(key: jax.Array, size: int, batch: int, steps: int, start: jax.Array | int) -> jax.Array:
@@ -336,11 +185,9 @@ def batch_order(key: jax.Array, size: int, batch: int, steps: int, start: jax.Ar
     first_epoch, offset = cycle * batch + within // size, within % size
     epochs = -(-steps * batch // size) + 1
 
-    def permutation(epoch):
-        return jax.random.permutation(jax.random.fold_in(key, epoch), jnp.arange(size, dtype=jnp.int32))
-
     # Not a vmap: under one, some of JAX's generators give a key other numbers.
-    stream = jax.lax.map(permutation, first_epoch + jnp.arange(epochs, dtype=jnp.int32)).ravel()
+    numbers = first_epoch + jnp.arange(epochs, dtype=jnp.int32)
+    stream = jax.lax.map(lambda epoch: permutation(key, size, epoch), numbers).ravel()
     return jax.lax.dynamic_slice(stream, (offset,), (steps * batch,)).reshape(steps, batch)
 
 

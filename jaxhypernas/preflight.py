@@ -24,7 +24,7 @@ from jaxhypernas.config import Config
 from jaxhypernas.mesh import ARCH, make_mesh
 from jaxhypernas.retrain import retrain_program
 from jaxhypernas.score import make_batches, score_one, score_program
-from jaxhypernas.train import Images
+from jaxhypernas.train import Images, Segment
 from jaxhypernas.types import UserError
 
 
@@ -104,6 +104,15 @@ class Planned(Components):
         split = self.dataset.train
         return Images(*self.shapes((split.x_NxHxWxC, split.y_N, self.dataset.mean_C, self.dataset.std_C)))
 
+    @cached_property
+    def segment(self):
+        """The shapes of streamed images."""
+        steps, sharding = (self.config.train.every, self.config.train.drawn), self.streamed
+        images = jax.tree.map(
+            lambda v: jax.ShapeDtypeStruct((*steps, *v.shape[1:]), v.dtype, sharding=sharding), self.dataset.valid
+        )
+        return Segment(*images, *self.shapes((self.dataset.mean_C, self.dataset.std_C), mesh=self.mesh))
+
     def _batches(self, split):
         batches = partial(make_batches, batch=self.config.score.batch)
         return self.shapes(jax.eval_shape(batches, split, self.dataset.mean_C, self.dataset.std_C))
@@ -124,12 +133,17 @@ def lowered(config: Config, devices: list) -> Iterator[tuple[str, jax.stages.Low
     key, number = plan.shapes(plan.key), jax.ShapeDtypeStruct((), jnp.int32)
     if config.generator != "standalone":
         state = plan.shapes(jax.eval_shape(plan.start, plan.key))
-        program = plan.train_program.lower(*plan.shapes((state, plan.images, number), mesh=plan.mesh))
+        images = plan.segment if config.data.stream else plan.shapes(plan.images, mesh=plan.mesh)
+        state, number = plan.shapes((state, number), mesh=plan.mesh)
+        program = plan.train_program.lower(state, images, number)
         yield "train", program, config.train.architectures / len(devices), config.train.batch
         program = score_program(partial(score_one, plan.target, plan.generator), plan.local_mesh, plan.chunk)
         numbers = plan.shapes(jax.ShapeDtypeStruct((len(devices),), jnp.int32), P(ARCH))
-        program = program.lower((state.phi, plan.valid), plan.population(len(devices) * plan.chunk), numbers)
+        replicated, population = (plan.shapes(state.phi), plan.valid), plan.population(len(devices) * plan.chunk)
+        program = program.lower(replicated, population, numbers)
         yield "score", program, plan.chunk, plan.valid.y_TxB.size
+    if config.data.stream:
+        return  # nothing is trained from scratch
     truth = config.retrain.train
     program = retrain_program(truth, config.data, plan.target, plan.local_mesh)
     seeds = plan.shapes(jax.ShapeDtypeStruct((len(devices),), jnp.int32), P(ARCH))

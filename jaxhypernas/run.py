@@ -12,6 +12,7 @@ import importlib.util
 import json
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -129,10 +130,13 @@ class Run(Components):
 
     def _train_from(self, state: TrainState, checkpoints: Checkpoints) -> TrainState:
         config = self.config.train
-        with progress.bar("train", config.steps, "images*candidates", start=int(state.step)) as bar:
+        shown = progress.bar("train", config.steps, "images*candidates", start=int(state.step))
+        with shown as bar, closing(self.training_images(state)) as segments:
+            images = next(segments, None)
             while (done := int(state.step)) < config.steps:
                 steps, began = min(config.every, config.steps - done), time.time()
-                state, loss = self.train_program(state, self.images, np.int32(steps))
+                state, loss = self.train_program(state, images, np.int32(steps))
+                images = next(segments, None)  # read and sent while the program runs
                 check_progress(float(loss), int(state.step), self.dataset.classes)
                 rate = steps * config.batch * config.architectures / (time.time() - began)
                 checkpoints.save(int(state.step), state, float(loss))
@@ -287,7 +291,7 @@ class Run(Components):
 
     def retrain(self) -> list[dict]:
         """Train the best candidates and a random sample from scratch; a row each, with its generated-weight score."""
-        config = self.config.retrain
+        config, _ = self.config.retrain, self.images  # which streaming has not
         if not len(self.scores):
             raise UserError(f"workdir: {self.workdir} has no scores: run jaxhypernas search or score first")
         best = self.scores.best(config.top).to_pylist()

@@ -42,6 +42,11 @@ class TrainConfig:
         if not self.weight_decay >= 0:
             raise UserError(f"train.weight_decay: {self.weight_decay} must be 0 or more")
 
+    @property
+    def drawn(self) -> int:
+        """Images per step, of all its batches."""
+        return self.ghosts * self.batch
+
 
 class TrainState(NamedTuple):
     """All that training needs to continue."""
@@ -61,6 +66,15 @@ class Images(NamedTuple):
     std_C: jax.Array
 
 
+class Segment(NamedTuple):
+    """What training reads where images are streamed: those of its next steps, in order."""
+
+    x_TxBxHxWxC: jax.Array
+    y_TxB: jax.Array
+    mean_C: jax.Array
+    std_C: jax.Array
+
+
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """Adam or SGD, cosine to 0 over the run."""
     scale = optax.scale_by_adam(0.5, 0.999, 1e-4) if config.optimizer == "adam" else optax.trace(0.9, nesterov=True)
@@ -75,6 +89,12 @@ def init_state(generator: Generator, optimizer: optax.GradientTransformation, ke
     return TrainState(jnp.int32(0), phi, optimizer.init(phi), run_key)
 
 
+def keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A state's key split in two: that of the order of images, and that of all else."""
+    order_key, step_key = jax.random.split(key)
+    return order_key, step_key
+
+
 def make_run(
     config: TrainConfig,
     augmentation: data.DataConfig,
@@ -84,8 +104,10 @@ def make_run(
     sample: Callable[[jax.Array, jax.Array], Arch],
     mean: Callable[[Callable, Any, Arch], Any],
     length: int,
-) -> Callable[[TrainState, Images, jax.Array], tuple[TrainState, jax.Array]]:
+) -> Callable[[TrainState, Images | Segment, jax.Array], tuple[TrainState, jax.Array]]:
     """``run(state, images, steps) -> (state, mean loss)``: ``steps`` (traced, at most ``length``) steps in one program.
+
+    The images are all of them, or a segment of ``length`` steps that begins with the state's: results are the same.
 
     Args:
         logits: of one architecture, as `predict.bind` gives it.
@@ -107,18 +129,21 @@ def make_run(
 
         return value, jax.tree.map(decayed, grads, phi, decay(phi))
 
-    def run(state: TrainState, images: Images, steps):
-        order_key, step_key = jax.random.split(state.key)
-        drawn = config.ghosts * config.batch
-        order = data.batch_order(order_key, images.x_NxHxWxC.shape[0], drawn, length, state.step)
+    def run(state: TrainState, images: Images | Segment, steps):
+        order_key, step_key = keys(state.key)
+        x_, y_, mean_C, std_C = images
+        if isinstance(images, Segment):
+            order = jnp.arange(length)  # along T: the batches lie in order
+        else:
+            order = data.batch_order(order_key, len(y_), config.drawn, length, state.step)
 
         def step(i, carry):
             state, total = carry
             arch_key, image_key = jax.random.split(jax.random.fold_in(step_key, state.step))
             archs = sample(arch_key, state.step.astype(jnp.float32) / config.steps)
-            x = data.normalise(images.x_NxHxWxC[order[i]], images.mean_C, images.std_C)
+            x = data.normalise(x_[order[i]], mean_C, std_C)
             x = data.augment(image_key, x, augmentation.pad, augmentation.flip)
-            x, y = (v.reshape(config.ghosts, config.batch, *v.shape[1:]) for v in (x, images.y_N[order[i]]))
+            x, y = (v.reshape(config.ghosts, config.batch, *v.shape[1:]) for v in (x, y_[order[i]]))
             ghost_A = jnp.arange(jax.tree.leaves(archs)[0].shape[0]) % config.ghosts
             value, grads = mean(one, (state.phi, x, y), (archs, ghost_A))
             with jax.numpy_dtype_promotion("standard"):  # optax mixes its int32 count with floats

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxhypernas import data
+from jaxhypernas import data, sources
 from jaxhypernas.data import DataConfig, load
 from jaxhypernas.types import UserError
 
@@ -280,7 +280,7 @@ def written(tmp_path_factory) -> Path:
 
 
 def test_written_set_with_other_keys(written, monkeypatch):
-    monkeypatch.setattr(data, "CHUNK", 8)
+    monkeypatch.setattr(sources, "CHUNK", 8)
     a = load(DataConfig("written", str(written)), 0)
     assert (a.classes, a.image, len(a.train.y_N), len(a.test.y_N)) == (2, (4, 4, 1), 16, 6)
     assert sorted(ids(a.train) + ids(a.valid)) == list(range(0, 200, 10))
