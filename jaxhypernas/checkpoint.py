@@ -70,7 +70,7 @@ class Checkpoints:
 
     def __init__(self, directory: PathLike, report: Callable[[str], None] = _print_to_stderr):
         directory, self._report = Path(directory), report
-        self._directory = directory if directory.is_absolute() else directory.resolve()  # to resolve breaks a URL
+        self._directory = directory if directory.is_absolute() else directory.resolve()  # a URL would not survive it
         self._losses: dict[int, float] = {}
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_NewestTwoAndBest(self._losses), cleanup_tmp_directories=True

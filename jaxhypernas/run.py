@@ -144,7 +144,7 @@ class Run(Components):
     def _log(self, line: dict) -> None:
         """A line of metrics.jsonl, its first entry the position; TensorBoard events where tensorboardX is installed."""
         path, text = self.workdir / "metrics.jsonl", json.dumps(line) + "\n"
-        if "://" in str(path):  # no object of a store can be appended to
+        if "://" in str(path):  # an object store cannot append, and gcsfs overwrites instead
             path.write_text((path.read_text() if path.exists() else "") + text)
         else:
             with path.open("a") as file:
