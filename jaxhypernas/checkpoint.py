@@ -13,12 +13,12 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils.epath import Path, PathLike
 
 from jaxhypernas import processes
 from jaxhypernas.types import UserError
@@ -101,8 +101,9 @@ class Checkpoints:
         report: called with one line for each damaged step.
     """
 
-    def __init__(self, directory: Path | str, report: Callable[[str], None] = _print_to_stderr):
-        self._directory, self._report = Path(directory).resolve(), report
+    def __init__(self, directory: PathLike, report: Callable[[str], None] = _print_to_stderr):
+        directory, self._report = Path(directory), report
+        self._directory = directory if directory.is_absolute() else directory.resolve()  # a URL would not survive it
         self._losses: dict[int, float] = {}
         if not processes.first():
             return

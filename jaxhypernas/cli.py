@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import importlib.util
 import io
 import json
 import logging
@@ -11,7 +12,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import jax
@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
+from etils.epath import Path
 
 from jaxhypernas import config as configs
 from jaxhypernas import interrupt, preflight, processes, rollcall
@@ -126,7 +127,7 @@ def _candidates(run: Run, args: Score) -> tuple[Iterator[Arch], int]:
 
 
 def _check_out(path: Path) -> None:
-    if not path.parent.is_dir():
+    if "://" not in str(path) and not path.parent.is_dir():  # object stores have no directories
         raise UserError(f"out: {path.parent} is no directory")
 
 
@@ -198,14 +199,15 @@ def _read(path: Path, field: str, columns: tuple[str, ...]) -> Iterator[dict]:
 
 def _lines(path: Path) -> Iterator[dict]:
     if path.suffix == ".parquet":
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=4096):
-            yield from batch.to_pylist()
+        with path.open("rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=4096):
+                yield from batch.to_pylist()
         return
-    with path.open(newline="") as file:
+    with io.TextIOWrapper(path.open("rb"), encoding="utf-8", newline="") as lines:
         if path.suffix == ".csv":
-            yield from csv.DictReader(file)
+            yield from csv.DictReader(lines)
         else:
-            yield from ({"arch": line.strip()} for line in file if line.strip())
+            yield from ({"arch": line.strip()} for line in lines if line.strip())
 
 
 def _parse(kind, verb: str, argv: list[str], default=None, more: str = ""):
@@ -317,7 +319,7 @@ def _join(argv: list[str]) -> None:
     """Be one of the processes of a run."""
     workdir, _ = _take(argv, "--workdir")
     config = Path(workdir or WORKDIR) / "config.json"
-    rollcall.join(argv, config.read_text(errors="replace") if config.is_file() else "")
+    rollcall.join(argv, config.read_bytes() if config.is_file() else b"")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -330,6 +332,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if argv[0] not in VERBS:
             raise UserError(f"verb: {argv[0]!r} is not one of {', '.join(VERBS)}")
+        if any("gs://" in word for word in argv) and not any(map(importlib.util.find_spec, ("gcsfs", "tensorflow"))):
+            raise UserError("gs://: Google Cloud Storage needs gcsfs: pip install 'jaxhypernas[gcs]'")
         set_up()
         if distributed:
             argv = [word for word in argv if word != "--distributed"]

@@ -4,7 +4,8 @@ import dataclasses
 import json
 import typing
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from etils.epath import Path, PathLike
 
 from jaxhypernas import generators, spaces
 from jaxhypernas.data import DataConfig
@@ -117,19 +118,19 @@ PRESETS = {
 }
 
 
-def save(config: Config, path: Path) -> None:
+def save(config: Config, path: PathLike) -> None:
     """Write as JSON."""
-    path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    Path(path).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
-def load(path: Path) -> Config:
+def load(path: PathLike) -> Config:
     """Read what `save` wrote.
 
     Raises:
         UserError: the file is damaged or from another version.
     """
     try:
-        return _build(Config, json.loads(path.read_text()))
+        return _build(Config, json.loads(Path(path).read_text()))
     except UserError:
         raise
     except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -1,10 +1,10 @@
 """report.md, report.json and their pictures, from the tables of a run."""
 
 import json
-from pathlib import Path
 
 import matplotlib
 import numpy as np
+from etils.epath import Path
 
 from jaxhypernas import stats
 
@@ -116,7 +116,8 @@ def _plot_scores(path: Path, retrained: list[dict]) -> None:
         axes.scatter(x, y, s=18, c=colour, label={"sample": "random sample", "top": "top by score"}[group])
     axes.set(xlabel="validation loss, generated weights (nats)", ylabel="test loss, trained from scratch (nats)")
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    with path.open("wb") as file:
+        figure.savefig(file, dpi=150)
     plt.close(figure)
 
 
@@ -126,5 +127,6 @@ def _plot_search(path: Path, loss_A: np.ndarray) -> None:
     axes.plot(np.arange(1, len(loss_A) + 1), np.minimum.accumulate(loss_A), c="tab:red", label="best so far")
     axes.set(xlabel="candidates scored", ylabel="validation loss, generated weights (nats)")
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    with path.open("wb") as file:
+        figure.savefig(file, dpi=150)
     plt.close(figure)

@@ -35,19 +35,25 @@ class Place(NamedTuple):
     process: int
 
 
-def join(words: list[str], config: str) -> None:
+def join(words: list[str], config: bytes) -> None:
     """Connect to the other processes of the run; call it before any other use of JAX.
 
     Args:
         words: of the command line.
-        config: of the work directory, as text.
+        config: the work directory's file of this name, or nothing.
 
     Raises:
         UserError: the environment doesn't tell where this process is, a process is missing after `WAIT` seconds, or
             one has another command, configuration, code or version than the first.
     """
     place = _place()
-    card = {"command": " ".join(words), "config": config, "code": _code(), "jax": jax.__version__, "python": _python()}
+    card = {
+        "command": " ".join(words),
+        "config": hashlib.sha256(config).hexdigest(),
+        "code": _code(),
+        "jax": jax.__version__,
+        "python": _python(),
+    }
     (_call if place.process == 0 else _answer)(place, card)
     _filter_log()
     jax.distributed.initialize(*place, initialization_timeout=WAIT, heartbeat_timeout_seconds=LOST)

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import cached_property, partial
 from itertools import islice
-from pathlib import Path
 
 import jax
 import numpy as np
 import pyarrow as pa
+from etils.epath import Path, PathLike
 from jax.sharding import NamedSharding
 
 from jaxhypernas import compilations, interrupt, processes, progress, report, search, stats
@@ -50,7 +50,7 @@ class Run(Components):
         UserError: the directory holds another configuration, cannot be written, or is empty and config is None.
     """
 
-    def __init__(self, workdir: Path, config: Config | None = None):
+    def __init__(self, workdir: PathLike, config: Config | None = None):
         self.workdir = Path(workdir)
         path = self.workdir / "config.json"
         if path.exists():
@@ -156,8 +156,12 @@ class Run(Components):
         """A line of metrics.jsonl, its first entry the position; TensorBoard events where tensorboardX is installed."""
         if not processes.first():
             return
-        with (self.workdir / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        path, text = self.workdir / "metrics.jsonl", json.dumps(line) + "\n"
+        if "://" in str(path):  # an object store cannot append, and gcsfs overwrites instead
+            path.write_text((path.read_text() if path.exists() else "") + text)
+        else:
+            with path.open("a") as file:
+                file.write(text)
         if self._events is not None:
             position, *_ = line.values()
             for name, value in line.items():

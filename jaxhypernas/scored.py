@@ -1,11 +1,11 @@
 """The candidates scored: their rows on disk, and in memory 16 bytes of each: id, loss and where its row is."""
 
 import hashlib
-from pathlib import Path
 
 import jax
 import numpy as np
 import pyarrow as pa
+from etils.epath import PathLike
 
 from jaxhypernas import processes
 from jaxhypernas.table import Table
@@ -19,7 +19,7 @@ NO_ROWS = pa.table({"id": pa.array([], pa.string()), "loss": pa.array([], pa.flo
 class Scored:
     """A table with `COLUMNS`, one row per candidate, found by ids: in Parquet 16 hexadecimal digits, here uint64."""
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: PathLike):
         self.table = Table(directory)
         self._id_A, self._loss_A, self._position_A = (np.empty(0, t) for t in (np.uint64, np.float32, np.int32))
         if len(self.table):

@@ -5,17 +5,17 @@ Of several processes each writes shards of its own, and knows of the others'.
 Parquet alone reads many a flipped byte silently as another value.
 """
 
-import os
 import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from etils.epath import Path, PathLike
 
 from jaxhypernas import processes
 
@@ -32,14 +32,17 @@ class Table:
         report: called with one line for each damaged shard, which is moved aside; its rows are then missing.
     """
 
-    def __init__(self, directory: Path, report: Callable[[str], None] = lambda line: print(line, file=sys.stderr)):
+    def __init__(self, directory: PathLike, report: Callable[[str], None] = lambda line: print(line, file=sys.stderr)):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._paths: list[Path] = []
         self._ends: list[int] = []  # number of rows up to the end of each shard
         self._shards = 0
         with processes.in_turn():  # the first moves damaged shards aside
-            places = {path: place for path in self.directory.glob("*.parquet") if (place := _place(path))}
+            there = (
+                self.directory.iterdir() if self.directory.is_dir() else ()
+            )  # object stores have no empty directories
+            places = {path: place for path in there if (place := _place(path))}
             for path, (shard, _) in sorted(places.items(), key=lambda item: item[1]):
                 try:
                     self._add(path, _verified(path))
@@ -82,38 +85,41 @@ class Table:
         return pa.concat_tables(parts).take(place_A) if parts else _read(self._paths[0]).slice(0, 0)
 
 
-def write(path: Path, rows: pa.Table) -> None:
+def write(path: PathLike, rows: pa.Table) -> None:
     """One Parquet file, replaced whole."""
-    with _writing(path) as temporary:
-        pq.write_table(rows.replace_schema_metadata({CHECKSUM: _checksum(rows)}), temporary)
+    with _writing(Path(path)) as file:
+        pq.write_table(rows.replace_schema_metadata({CHECKSUM: _checksum(rows)}), file)
 
 
-def write_parts(path: Path, parts: Iterable[pa.Table]) -> None:
+def write_parts(path: PathLike, parts: Iterable[pa.Table]) -> None:
     """One Parquet file of all parts (one at least), one of them in memory at a time, replaced whole."""
     parts = iter(parts)
     first = next(parts)
-    with _writing(path) as temporary, pq.ParquetWriter(temporary, first.schema) as writer:
+    with _writing(Path(path)) as file, pq.ParquetWriter(file, first.schema) as writer:
         writer.write_table(first)
         for part in parts:
             writer.write_table(part)
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    """Where to write what replaces the file at the end."""
+def _writing(path: Path) -> Iterator[IO]:
+    """What is written here replaces the file at the end."""
     temporary = path.with_name(f"{path.name}.tmp")
-    yield temporary
-    os.replace(temporary, path)
+    with temporary.open("wb") as file:
+        yield file
+    temporary.replace(path)
 
 
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
-    return pq.ParquetFile(path).read(columns).replace_schema_metadata()
+    with path.open("rb") as file:
+        return pq.ParquetFile(file).read(columns).replace_schema_metadata()
 
 
 def _verified(path: Path) -> int:
     """The number of rows, all of them checked."""
-    saved = (pq.read_schema(path).metadata or {}).get(CHECKSUM)
-    rows = _read(path)
+    with path.open("rb") as file:
+        rows = pq.ParquetFile(file).read()
+    saved = (rows.schema.metadata or {}).get(CHECKSUM)
     if saved is not None and saved != _checksum(rows):  # a file of another program has none
         raise ValueError("its rows differ from their checksum")
     return len(rows)
@@ -136,7 +142,7 @@ def _checksum(rows: pa.Table) -> bytes:
 
 def _place(path: Path) -> tuple[int, int] | None:
     """Which shard of which process it is, if one."""
-    found = re.fullmatch(r"(\d+)(?:-(\d+))?", path.stem)
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?\.parquet", path.name)
     return found and (int(found[1]), int(found[2] or 0))
 
 

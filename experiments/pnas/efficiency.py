@@ -10,12 +10,12 @@ every strategy the candidates scored until a loss within the best 1 % and 0.1 % 
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import jax
 import numpy as np
 import tyro
+from etils.epath import Path
 
 from jaxhypernas import search, stats
 from jaxhypernas.cli import set_up

@@ -7,11 +7,11 @@ Prints, over the run's random sample: mean validation loss and accuracy, and how
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
 import tyro
+from etils.epath import Path
 
 from jaxhypernas.cli import set_up
 from jaxhypernas.generators import memory_bank_encoding, smash
