@@ -52,6 +52,12 @@ def join(words: list[str], config: bytes) -> None:
         "config": hashlib.sha256(config).hexdigest(),
         "code": _code(),
         "jax": jax.__version__,
+        "python": platform.python_version(),
+    }
+        "command": " ".join(words),
+        "config": hashlib.sha256(config).hexdigest(),
+        "code": _code(),
+        "jax": jax.__version__,
         "python": _python(),
     }
     (_call if place.process == 0 else _answer)(place, card)
@@ -104,10 +110,6 @@ def _code() -> str:
     """A hash of this package's files."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
-
-
-def _python() -> str:
-    return platform.python_version()
 
 
 def _call(place: Place, card: dict) -> None:
