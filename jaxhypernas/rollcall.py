@@ -54,12 +54,6 @@ def join(words: list[str], config: bytes) -> None:
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
-        "command": " ".join(words),
-        "config": hashlib.sha256(config).hexdigest(),
-        "code": _code(),
-        "jax": jax.__version__,
-        "python": _python(),
-    }
     (_call if place.process == 0 else _answer)(place, card)
     _filter_log()
     jax.distributed.initialize(*place, initialization_timeout=WAIT, heartbeat_timeout_seconds=LOST)
