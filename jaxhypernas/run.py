@@ -10,6 +10,7 @@ report.md, *.png  what came out
 
 import importlib.util
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
@@ -53,7 +54,7 @@ class Run(Components):
     def __init__(self, workdir: Path, config: Config | None = None):
         self.workdir = Path(workdir)
         path = self.workdir / "config.json"
-        if path.exists():
+        if os.path.exists(path):
             stored = configs.load(path)
             if config is not None and (found := configs.difference(stored, config)):
                 raise UserError(
@@ -163,9 +164,10 @@ class Run(Components):
         Raises:
             UserError: training has not ended.
         """
-        checkpoints = Checkpoints(self.workdir / "checkpoints")
-        state = self._restored(checkpoints)
-        checkpoints.close()
+        state = None
+        if (self.workdir / "checkpoints").is_dir():
+            with Checkpoints(self.workdir / "checkpoints") as checkpoints:
+                state = self._restored(checkpoints)
         done = 0 if state is None else int(state.step)
         if state is None or done < self.config.train.steps:
             raise UserError(
@@ -318,7 +320,9 @@ class Run(Components):
 
     def rank(self, arch: list[str], truth: np.ndarray) -> dict[str, stats.Ranking]:
         """How scores of these architectures rank against a truth (higher is better), beside parameters and FLOPs."""
-        scored = [row for piece in self.parsed(arch) for row in self.score(piece)]
+        stats.check_truth(truth)
+        pieces = list(self.parsed(arch))  # all of them, before the first is scored
+        scored = [row for piece in pieces for row in self.score(piece)]
         return report.rank_rows(scored, truth)
 
     def report(self) -> dict:

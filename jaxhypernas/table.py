@@ -21,13 +21,12 @@ class Table:
     """Rows of one schema, on disk; what was appended before a crash is there after it.
 
     Args:
-        directory: made if it does not exist.
+        directory: made when the first rows are appended.
         report: called with one line for each damaged shard, which is moved aside; its rows are then missing.
     """
 
     def __init__(self, directory: Path, report: Callable[[str], None] = lambda line: print(line, file=sys.stderr)):
         self.directory = Path(directory)
-        self.directory.mkdir(parents=True, exist_ok=True)
         self._paths: list[Path] = []
         self._ends: list[int] = []  # number of rows up to the end of each shard
         self._shards = 0
@@ -48,6 +47,7 @@ class Table:
 
     def append(self, rows: pa.Table) -> None:
         """Add rows and make them durable."""
+        self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"{self._shards:06d}.parquet"
         write(path, rows)
         self._add(path, len(rows))

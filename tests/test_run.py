@@ -151,7 +151,7 @@ MISTAKES = {
     "dataset file": (["search", "--dataset", "no-such.npz"], "data.dataset"),
     "data_dir": (["search", "--dataset", "cifar10", "--data-dir", "no/such/place"], "data.data_dir"),
     "architectures": (["search", "--train.architectures", "3"], "train.architectures"),
-    "kernel": (["search", "--memory-bank.max-kernel", "4"], "space.max_kernel"),
+    "kernel": (["search", "--memory-bank.max-kernel", "4"], "memory_bank.max_kernel"),
     "image": (["search", "--memory-bank.stem-stride", "4"], "space"),
     "batch": (["search", "--score.batch", "1"], "score.batch"),
     "nodes": (

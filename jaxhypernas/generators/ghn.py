@@ -39,6 +39,8 @@ class GhnConfig:
         for name in ("hidden", "decoder", "passes"):
             if getattr(self, name) < 1:
                 raise UserError(f"ghn.{name}: {getattr(self, name)} must be at least 1")
+        if self.virtual_edges < 0:
+            raise UserError(f"ghn.virtual_edges: {self.virtual_edges} must be 0 (none) or more")
 
 
 class GraphNet(nnx.Module):

@@ -19,7 +19,7 @@ from flax import nnx
 
 from jaxhypernas import nn
 from jaxhypernas.generators.standalone import standalone
-from jaxhypernas.types import Arch, Generator, Params, Target
+from jaxhypernas.types import Arch, Generator, Params, Target, UserError
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class SmashConfig:
     stem: int = 7  # channels of the first convolution
     layers: tuple[int, ...] = (8, 10, 4)  # 3x3 convolutions in each dense block
     growth: int = 10  # channels added by each
+
+    def __post_init__(self):
+        for name, values in (("stem", (self.stem,)), ("layers", self.layers or (0,)), ("growth", (self.growth,))):
+            if min(values) < 1:
+                raise UserError(f"smash.{name}: {getattr(self, name)} must be at least 1")
 
 
 SMALL = SmashConfig(stem=8, layers=(3, 3), growth=12)
