@@ -145,7 +145,7 @@ def _top(args: Top) -> list[Path]:
     if args.out is not None:
         _check_out(args.out)
     directory, limits = args.workdir / "scores", (args.max_params, args.max_flops)
-    if not directory.is_dir() or not len(scores := Scored(directory)):
+    if not os.path.isdir(directory) or not len(scores := Scored(directory)):
         raise UserError(f"workdir: {args.workdir} has no scores: run jaxhypernas score --workdir {args.workdir} first")
     found = scores.pareto(args.pareto, *limits) if args.pareto else scores.best(args.number, *limits)
     if not len(found):

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 
-from jaxhypernas import compilations, interrupt, progress, report, search, stats
+from jaxhypernas import compilations, interrupt, limits, progress, report, search, stats
 from jaxhypernas import config as configs
 from jaxhypernas.checkpoint import Checkpoints
 from jaxhypernas.components import Components
@@ -77,10 +77,12 @@ class Run(Components):
 
     def _check(self) -> None:
         """Bad data, parts that don't fit each other or a search that can't begin must not leave a begun run behind."""
-        _ = self.trained
-        strategy, limits = self.strategy, (self.config.search.max_params, self.config.search.max_flops)
-        if any(limits) and not (self.workdir / "config.json").exists():
-            strategy.ask(strategy.init(self.key))  # some candidates fit the budget
+        _ = self.trained, self.strategy
+        if os.path.exists(self.workdir / "config.json"):
+            return
+        limits.check(self)
+        if self.config.search.max_params or self.config.search.max_flops:
+            self.strategy.ask(self.strategy.init(self.key))  # some candidates fit the budget
 
     @cached_property
     def scores(self) -> Scored:

@@ -36,6 +36,8 @@ class TrainConfig:
         for name in ("steps", "batch", "architectures", "ghosts", "every"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name}: {getattr(self, name)} must be at least 1")
+        if self.steps >= 2**31:
+            raise UserError(f"train.steps: {self.steps} must be below 2^31")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"train.learning_rate: {self.learning_rate} must be above 0, and finite")
         if not 0 <= self.path_dropout < 1:

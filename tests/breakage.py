@@ -166,9 +166,15 @@ def combinations(rng: random.Random) -> Case:
     few = str(rng.randrange(10, 60))
     choices: list[tuple[str, tuple[str, ...]]] = [
         (f"--strategy progressive --space {rng.choice(('memory_bank', 'nasbench101'))}", ("strategy",)),
-        (f"--train.path-dropout 0.{below} --space {rng.choice(('memory_bank', 'nasbench101'))}", ("train.path_dropout",)),
+        (
+            f"--train.path-dropout 0.{below} --space {rng.choice(('memory_bank', 'nasbench101'))}",
+            ("train.path_dropout",),
+        ),
         (f"--space ghn --generator {rng.choice(('shared', 'smash'))} --cells.train-nodes 2", ("cells.train_nodes",)),
-        (f"--execution.form fused --space {rng.choice([s for s in SPACES if s != 'nasbench201'])}", ("execution.form",)),
+        (
+            f"--execution.form fused --space {rng.choice([s for s in SPACES if s != 'nasbench201'])}",
+            ("execution.form",),
+        ),
         (f"--memory-bank.stem-stride {rng.choice((4, 8, 99))}", ("memory_bank.stem_stride", "space")),
         (f"--space {cell} --dataset small.npz", ("space",)),
         (f"--data.limit {few} --data.valid 0.1 --space {space}", ("data.valid",)),
@@ -204,7 +210,9 @@ def wrong_type(rng: random.Random, hint: Any, value: Any) -> Any:
     kinds = [hint] if hint in fits else typing.get_args(hint)
     if typing.get_origin(hint) is typing.Literal:
         kinds = [str]
-    return rng.choice([x for x in others if not (any(k in fits and fits[k](x) for k in kinds) or (x is None and type(None) in kinds))])
+    return rng.choice(
+        [x for x in others if not (any(k in fits and fits[k](x) for k in kinds) or (x is None and type(None) in kinds))]
+    )
 
 
 def config_json(rng: random.Random) -> Case:
@@ -299,7 +307,7 @@ def strings(rng: random.Random, archs: dict[str, list[str]]) -> Case:
         file = "truth.csv"
         quoted = [a.replace('"', '""') for a in lines]
         text = "arch,accuracy\n" + "".join(f'"{a}",{i}\n' for i, a in enumerate(quoted))
-        return Case(["rank", "--truth", file, "--workdir", f"BASE/{space}"], ("arch",), {file: text.encode()})
+        return Case(["rank", "--truth", file, "--workdir", f"BASE/{space}"], ("arch", "truth"), {file: text.encode()})
     out = rng.choice(([], ["--out", "out.parquet"]))
     words = ["score", "--archs", "archs.txt", *out, "--workdir", f"BASE/{space}"]
     return Case(words, ("arch",), {"archs.txt": "\n".join(lines).encode()})
@@ -344,7 +352,11 @@ def files(rng: random.Random, archs: dict[str, list[str]]) -> Case:
         ("f.csv", ("arch,accuracy\n" + rows).encode(), ("accuracy", "truth")),
         ("f.csv", ("arch,accuracy\n" + "".join(f"{a}\n" for a in quoted)).encode(), ("accuracy",)),
         ("f.csv", ("arch,acc\n" + "".join(f"{a},1\n" for a in quoted)).encode(), ("accuracy",)),
-        ("f.csv", ("arch,accuracy\n" + "".join(f"{a},1\n" for a in quoted[: rng.randrange(1, 3)])).encode(), ("truth",)),
+        (
+            "f.csv",
+            ("arch,accuracy\n" + "".join(f"{a},1\n" for a in quoted[: rng.randrange(1, 3)])).encode(),
+            ("truth",),
+        ),
         ("f.parquet", parquet(arch=good, accuracy=[True, None, False, True, True]), ("accuracy",)),
         ("f.parquet", parquet(arch=good, accuracy=[["x"]] * 5), ("accuracy",)),
         ("f.txt", "\n".join(good).encode(), ("accuracy",)),
@@ -374,12 +386,12 @@ def data(rng: random.Random) -> Case:
             npz(**good | {name: good[name].astype(str)}),
             npz(**good | {labels: y.astype(np.float32)}),
             npz(**good | {labels: y - 1}),
-            npz(**good | {labels: y + 2**40}),
+            npz(**good | {labels: y.astype(np.int64) + 2**40}),
             npz(**good | {labels: y[:, None]}),
             npz(**good | {"y_train": 2 * y}),
             npz(**good | {"y_train": 0 * y}),
             npz(**good | {"y_test": y + 1}),
-            npz(**good | {pixels: x.astype(np.float32) / rng.choice((np.float32(0), np.float32(1)))}),
+            npz(**good | {pixels: np.full(x.shape, rng.choice((np.nan, np.inf, 3)), np.float32)}),
             npz(**good | {pixels: x.astype(bool)}),
             npz(**good | {pixels: x[..., None]}),
             npz(**good | {pixels: x[:, :, :7]}),
@@ -389,7 +401,10 @@ def data(rng: random.Random) -> Case:
     )
     place = rng.randrange(4)
     if place == 0:
-        words, names = ["--dataset", rng.choice(("no-set", "", ".", "..", "a b", "x/y:1", "no.npz", "d.npz", "\n", "é"))], ()
+        words, names = (
+            ["--dataset", rng.choice(("no-set", "", ".", "..", "a b", "x/y:1", "no.npz", "d.npz", "\n", "é"))],
+            (),
+        )
         return Case(["search", *words], (*names, "data.dataset"), {"d.npz": None})
     if place == 1:
         words = ["--dataset", "cifar10", "--data-dir", rng.choice(("no", "", "junk", "file", "file/x", "x" * 300))]
@@ -426,7 +441,10 @@ def verbs(rng: random.Random, archs: dict[str, list[str]]) -> Case:
         (["top", "--pareto", rng.choice(("size", "", "Params", "loss"))], ("pareto",)),
         (["top", rng.choice(("--nmber", "--all", "--archs"))], ("top",)),
         (["score", *given(rng, "random", rng.choice((no_integer, negative, "0")))], ("random",)),
-        (["score", "--random", "3", *given(rng, "seed", rng.choice((no_integer, negative, "9" * 12, "9" * 40)))], ("seed",)),
+        (
+            ["score", "--random", "3", *given(rng, "seed", rng.choice((no_integer, negative, "9" * 12, "9" * 40)))],
+            ("seed",),
+        ),
         (["score", "--random", "3", "--all"], ("score",)),
         (["score", "--archs", "a.txt", "--random", "2"], ("score",)),
         (["score"], ("score",)),
@@ -462,11 +480,11 @@ CATEGORIES: dict[Any, int] = {
     values: 110,
     huge: 40,
     flags: 40,
-    combinations: 55,
+    combinations: 50,
     config_json: 90,
     strings: 50,
     files: 35,
-    data: 35,
-    places: 20,
-    verbs: 25,
+    data: 25,
+    places: 25,
+    verbs: 35,
 }

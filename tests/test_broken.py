@@ -79,7 +79,7 @@ def misbehaviour(case: Case, base: Path, directory: Path) -> str | None:
 @pytest.mark.parametrize("category", CATEGORIES, ids=lambda category: category.__name__)
 def test_broken_is_refused(category, base, tmp_path, monkeypatch):
     directory, archs = base
-    for owner, name in ((Run, "train"), (Run, "search"), (Run, "_evaluate"), (Run, "_train_each"), (preflight, "compiled")):
+    for owner, name in ((Run, "train"), (Run, "search"), (Run, "_train_each"), (preflight, "compiled")):
         monkeypatch.setattr(owner, name, started)
     monkeypatch.setattr(cli, "set_up", lambda: None)
     found = []

@@ -21,6 +21,8 @@ from jaxhypernas import nn
 from jaxhypernas.generators.standalone import standalone
 from jaxhypernas.types import Arch, Generator, Params, Target, UserError
 
+MOST, MOST_LAYERS = 1000, 100  # a typing error asks for more
+
 
 @dataclass(frozen=True)
 class SmashConfig:
@@ -31,9 +33,13 @@ class SmashConfig:
     growth: int = 10  # channels added by each
 
     def __post_init__(self):
-        for name, values in (("stem", (self.stem,)), ("layers", self.layers or (0,)), ("growth", (self.growth,))):
-            if min(values) < 1:
-                raise UserError(f"smash.{name}: {getattr(self, name)} must be at least 1")
+        for name in ("stem", "growth"):
+            if not 1 <= getattr(self, name) <= MOST:
+                raise UserError(f"smash.{name}: {getattr(self, name)} must be at least 1 and at most {MOST}")
+        if min(self.layers, default=0) < 1 or sum(self.layers) > MOST_LAYERS:
+            raise UserError(
+                f"smash.layers: {self.layers} must be numbers of at least 1, together at most {MOST_LAYERS}"
+            )
 
 
 SMALL = SmashConfig(stem=8, layers=(3, 3), growth=12)

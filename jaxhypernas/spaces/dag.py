@@ -33,7 +33,7 @@ def dag_space(dag: DagConfig, config: CellConfig, image: tuple[int, int, int], c
     """
     check_image(image)
     levels = range(1, dag.structure.written + 1)
-    size = [math.comb(len(_node_options(dag, level)) + dag.block - 1, dag.block) for level in levels]
+    size = [math.comb(_number_of_options(dag, level) + dag.block - 1, dag.block) for level in levels]
     fields = ((dag.structure.states, dag.structure.reads), (len(dag.structure.ops), dag.structure.ops_at_once))
     per_node = tuple(values + (most > 1) for values, most in fields for _ in range(most))
     return Space(
@@ -115,6 +115,15 @@ def canonical(dag: DagConfig, arch: CellArch) -> CellArch:
     row_NxF = jnp.take_along_axis(row_BxnxF, order_Bxn[..., None], 1).reshape(N, -1)
     S = dag.structure.states
     return arch._replace(read_NxS=row_NxF[:, :S], op_NxO=row_NxF[:, S:])
+
+
+def _number_of_options(dag, level):
+    """How many `_node_options` there are."""
+    sets = (
+        (dag.structure.inputs + level - 1, dag.structure.reads),
+        (len(dag.structure.ops), dag.structure.ops_at_once),
+    )
+    return math.prod(sum(math.comb(of, size) for size in range(1, most + 1)) for of, most in sets)
 
 
 def _node_options(dag, level):
