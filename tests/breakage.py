@@ -10,6 +10,9 @@ import json
 import random
 import string
 import typing
+from collections.abc import Mapping
+from functools import reduce
+from operator import getitem
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +34,7 @@ class Case(NamedTuple):
 
     words: list[str]
     names: tuple[str, ...]  # one of them is in the complaint
-    files: dict[str, bytes | None] = {}  # None: a directory  # noqa: RUF012
+    files: Mapping[str, bytes | None] = {}  # None: a directory
 
 
 def leaves(kind: Any = Config, prefix: str = "") -> dict[str, Any]:
@@ -47,9 +50,8 @@ def leaves(kind: Any = Config, prefix: str = "") -> dict[str, Any]:
 
 FIELDS = leaves()
 GROUPS = [f.name for f in dataclasses.fields(Config) if dataclasses.is_dataclass(getattr(TINY, f.name))]
-ZERO_IS_LEGAL = (
-    "seed data.pad cells.train_nodes execution.chunk ghn.virtual_edges search.greedy search.max_params search.max_flops"
-).split()
+ZERO_IS_LEGAL = ("seed", "data.pad", "cells.train_nodes", "execution.chunk", "ghn.virtual_edges")
+ZERO_IS_LEGAL += ("search.greedy", "search.max_params", "search.max_flops")
 LEAST = dict.fromkeys(ZERO_IS_LEGAL, 0) | {"score.batch": 2, "retrain.sample": 3}
 OUT_OF_RANGE = {
     "learning_rate": ("0", "-0.1", "nan", "inf", "-inf", "-1e-9"),
@@ -62,13 +64,13 @@ NOT_NUMBERS = ("fast", "1,5", "0.1.2", "1e", "", " ", "½", "10%", "True", "--3"
 NO_LAYERS = ("", "0", "-3", "2.5", "x", "nan", "3,3", "(3,3)")
 NO_CHOICES = ("nope", "", " ", "ADAM", "None", "0", "random2", "smash ", "ghn,pnas", "\N{SNOWMAN}", "two\nlines")
 WHAT_IS_HUGE = {  # a number so large that the run could not begin, and what it must be set with to matter
-    **dict.fromkeys("seed data.pad train.steps train.batch train.architectures train.ghosts".split(), ""),
-    **dict.fromkeys("execution.chunk search.number search.perturbed retrain.sample".split(), ""),
-    **dict.fromkeys("retrain.train.steps retrain.train.batch retrain.train.ghosts".split(), ""),
+    **dict.fromkeys(["seed", "data.pad", "train.steps", "train.batch", "train.architectures", "train.ghosts"], ""),
+    **dict.fromkeys(["execution.chunk", "search.number", "search.perturbed", "retrain.sample"], ""),
+    **dict.fromkeys(["retrain.train.steps", "retrain.train.batch", "retrain.train.ghosts"], ""),
     **dict.fromkeys(("search.tournament", "search.children"), "--strategy evolution"),
     "search.population": "--strategy nsga2",
     "search.beam": "--strategy progressive --space pnas",
-    **dict.fromkeys((f"memory_bank.{x}" for x in "unit units depth widening slots stem_stride".split()), ""),
+    **dict.fromkeys((f"memory_bank.{x}" for x in ["unit", "units", "depth", "widening", "slots", "stem_stride"]), ""),
     "cells.channels": "--space nasbench201 --generator shared",
     "cells.cells": "--space one_shot --generator shared",
     "cells.nodes": "--space ghn --generator ghn",
@@ -101,7 +103,7 @@ def values(rng: random.Random) -> Case:
         value = rng.choice(NO_LAYERS)
     else:
         value = rng.choice(NO_CHOICES)
-    verb = rng.choice(("search", "search", "train", "compile"))
+    verb = rng.choice(("search", "search", "train", "compile" if name != "data.dataset" else "search"))
     return Case([verb, *given(rng, name, value)], (name,))
 
 
@@ -180,7 +182,7 @@ def combinations(rng: random.Random) -> Case:
         (f"--data.limit {few} --data.valid 0.1 --space {space}", ("data.valid",)),
         (f"--data.limit {rng.randrange(1, 10)} --generator {generator}", ("data.limit",)),
         (f"--data.limit 100 --data.valid 1e-{rng.randrange(3, 9)}", ("data.valid",)),
-        (f"--data.limit 100 --data.valid 0.99{rng.randrange(9)}999", ("data.valid",)),
+        (f"--data.limit 100 --data.valid 0.999{rng.randrange(9)}", ("data.valid",)),
         (f"--strategy {old} --search.number {few} --search.population {int(few) + 1}", ("search.population",)),
         (f"--max-params {below} --strategy {rng.choice(('random', 'smash'))}", ("search.max_params",)),
         (f"--max-flops {below} --space {cell} --generator shared --strategy random", ("search.max_flops",)),
@@ -217,13 +219,11 @@ def wrong_type(rng: random.Random, hint: Any, value: Any) -> Any:
 
 def config_json(rng: random.Random) -> Case:
     """A work directory whose config.json is broken."""
-    whole = dataclasses.asdict(TINY)
+    whole: dict[str, Any] = dataclasses.asdict(TINY)
     text = json.dumps(whole, indent=2)
     name = rng.choice(list(FIELDS))
     *path, last = name.split(".")
-    group = whole
-    for part in path:
-        group = group[part]
+    group = reduce(getitem, path, whole)
     names: tuple[str, ...] = (name,)
     kind = rng.choice(("type", "type", "type", "range", "extra", "missing", "nesting", "group", "text", "text"))
     if kind == "type":
@@ -231,9 +231,7 @@ def config_json(rng: random.Random) -> Case:
     elif kind == "range":
         name = rng.choice([n for n, hint in FIELDS.items() if hint in (int, float)])
         *path, last = name.split(".")
-        group = whole
-        for part in path:
-            group = group[part]
+        group = reduce(getitem, path, whole)
         bad = OUT_OF_RANGE[last] if last in OUT_OF_RANGE else (LEAST.get(name, 1) - 1, -(10**12), -3)
         group[last], names = (float if last in OUT_OF_RANGE else int)(rng.choice(bad)), (name,)
     elif kind == "extra":
@@ -280,7 +278,7 @@ def mutated(rng: random.Random, space: str, arch: str, others: list[str]) -> str
         (
             arch[:at] + arch[at + 1 :],
             arch[:at] + rng.choice("zZ?\N{SNOWMAN}\x7f") + arch[at:],
-            arch[: rng.randrange(1, end)],
+            rng.choice((arch[:-1], arch[: rng.randrange(1, end)])),
             arch[:digit] + "99" + arch[digit + 1 :],
             arch[:digit] + "-1" + arch[digit + 1 :],
             arch[:digit] + "\N{SUPERSCRIPT TWO}" + arch[digit + 1 :],

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import os
 import random
 import re
 from pathlib import Path

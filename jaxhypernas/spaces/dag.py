@@ -194,8 +194,10 @@ def from_string(dag: DagConfig, text: str) -> CellArch:
     for n, node in enumerate(nodes):
         if node == "-":
             continue
-        ops, _, reads = node.strip().removesuffix(")").partition("(")
-        ops, reads = ops.split("+"), reads.split(",")
+        ops, _, reads = node.strip().partition("(")
+        if not reads.endswith(")"):
+            raise UserError(f"arch: node {n} is {node[:60]!r}, not OPS(STATES)")
+        ops, reads = ops.split("+"), reads[:-1].split(",")
         if unknown := set(ops) - set(names):
             raise UserError(f"arch: op {min(unknown)[:40]!r} of node {n} is not one of {', '.join(names)}")
         legal = [str(s) for s in range(dag.structure.write_N[n])]
