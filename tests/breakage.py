@@ -29,6 +29,9 @@ VERBS = ("search", "train", "score", "top", "retrain", "rank", "report", "compil
 CELLS = ("nasbench101", "nasbench201", "ghn", "pnas", "one_shot")
 
 
+Archs = dict[str, list[str]]  # of each space
+
+
 class Case(NamedTuple):
     """A command that must be refused."""
 
@@ -90,9 +93,10 @@ def given(rng: random.Random, name: str, value: str) -> list[str]:
     return [f"{flag(name)}={value}"] if value[:1] == "-" or rng.random() < 0.3 else [flag(name), value]
 
 
-def values(rng: random.Random) -> Case:
+def values(rng: random.Random, number: int, archs: Archs) -> Case:
     """A field with a value that is out of range or of another type."""
-    name = rng.choice([n for n, hint in FIELDS.items() if hint is not bool and hint != str | None])
+    fields = [n for n, hint in FIELDS.items() if hint is not bool and hint != str | None]
+    name = fields[number % len(fields)]
     hint, last = FIELDS[name], name.split(".")[-1]
     if hint in (int, int | None):
         below = str(rng.choice((LEAST.get(name, 1) - 1, -rng.randrange(2, 1000), -(10**12), -(10**30))))
@@ -107,14 +111,14 @@ def values(rng: random.Random) -> Case:
     return Case([verb, *given(rng, name, value)], (name,))
 
 
-def huge(rng: random.Random) -> Case:
+def huge(rng: random.Random, number: int, archs: Archs) -> Case:
     """A number for which there is neither memory nor time."""
-    name = rng.choice(list(WHAT_IS_HUGE))
+    name = list(WHAT_IS_HUGE)[number % len(WHAT_IS_HUGE)]
     size = 4 * 10 ** rng.randrange(10, 19)
     return Case(["search", *WHAT_IS_HUGE[name].split(), *given(rng, name, str(size))], (name,))
 
 
-def flags(rng: random.Random) -> Case:
+def flags(rng: random.Random, number: int, archs: Archs) -> Case:
     """A misspelt flag, one without its value, words that belong nowhere."""
     name, verb = rng.choice(list(FIELDS)), rng.choice(("search", "train"))
     kind = rng.randrange(6)
@@ -159,7 +163,7 @@ def images(rng: random.Random, height: int = 8, width: int = 8, number: int = 60
     return {"x_train": x, "y_train": y, "x_test": x, "y_test": y} | other
 
 
-def combinations(rng: random.Random) -> Case:
+def combinations(rng: random.Random, number: int, archs: Archs) -> Case:
     """Parts that are in order, but don't fit each other."""
     space, generator, strategy = (rng.choice(list(r)) for r in (SPACES, GENERATORS, STRATEGIES))
     cell, old = rng.choice(CELLS), rng.choice(("evolution", "nsga2"))
@@ -196,7 +200,7 @@ def combinations(rng: random.Random) -> Case:
         (f"--preset {rng.choice(('big', 'smal', ''))}x --seed 1", ("preset",)),
         (f"--preset {rng.choice(('small-cifar', 'ghn-paper', 'pnas-paper'))} --data-dir none", ("data.data_dir",)),
     ]
-    text, names = rng.choice(choices)
+    text, names = choices[number % len(choices)]
     return Case(["search", *text.split()], names, {"small.npz": small} if "small.npz" in text else {})
 
 
@@ -217,7 +221,7 @@ def wrong_type(rng: random.Random, hint: Any, value: Any) -> Any:
     )
 
 
-def config_json(rng: random.Random) -> Case:
+def config_json(rng: random.Random, number: int, archs: Archs) -> Case:
     """A work directory whose config.json is broken."""
     whole: dict[str, Any] = dataclasses.asdict(TINY)
     text = json.dumps(whole, indent=2)
@@ -292,7 +296,7 @@ def mutated(rng: random.Random, space: str, arch: str, others: list[str]) -> str
     )
 
 
-def strings(rng: random.Random, archs: dict[str, list[str]]) -> Case:
+def strings(rng: random.Random, number: int, archs: Archs) -> Case:
     """An architecture among others that isn't one."""
     space = rng.choice(list(archs))
     others = [a for s in archs if s != space for a in archs[s]]
@@ -318,7 +322,7 @@ def parquet(**columns: Any) -> bytes:
     return file.getvalue()
 
 
-def files(rng: random.Random, archs: dict[str, list[str]]) -> Case:
+def files(rng: random.Random, number: int, archs: Archs) -> Case:
     """A file of architectures, or of truth, that cannot be used."""
     space = rng.choice(list(archs))
     good, field = rng.sample(archs[space], 5), rng.choice(("archs", "truth"))
@@ -365,7 +369,7 @@ def files(rng: random.Random, archs: dict[str, list[str]]) -> Case:
     return Case([verb, f"--{field}", name, "--workdir", f"BASE/{space}"], names, there)
 
 
-def data(rng: random.Random) -> Case:
+def data(rng: random.Random, number: int, archs: Archs) -> Case:
     """Images that cannot be read, or that nothing can be trained on."""
     good = images(rng)
     whole = npz(**good)
@@ -411,7 +415,7 @@ def data(rng: random.Random) -> Case:
     return Case(["search", "--dataset", rng.choice(("d.npz", "./d.npz"))], ("data.dataset",), {"d.npz": broken})
 
 
-def places(rng: random.Random, archs: dict[str, list[str]]) -> Case:
+def places(rng: random.Random, number: int, archs: Archs) -> Case:
     """A work directory or an output that cannot be."""
     space = rng.choice(list(archs))
     if rng.random() < 0.5:
@@ -424,7 +428,7 @@ def places(rng: random.Random, archs: dict[str, list[str]]) -> Case:
     return Case([*words, "--workdir", f"BASE/{space}", "--out", where], ("out",), {"file": b"x", "dir": None})
 
 
-def verbs(rng: random.Random, archs: dict[str, list[str]]) -> Case:
+def verbs(rng: random.Random, number: int, archs: Archs) -> Case:
     """Arguments of the other verbs."""
     space = rng.choice(list(archs))
     run = ["--workdir", f"BASE/{space}"]
@@ -448,7 +452,7 @@ def verbs(rng: random.Random, archs: dict[str, list[str]]) -> Case:
         (["score"], ("score",)),
         (["score", "--archs"], ("archs",)),
         (["score", "--random", "3", "--number", "2"], ("number",)),
-        (["score", "--archs", "a.txt"], ("workdir",)),  # nothing is trained
+        (["score", "--random", "3", "--seed", "9"], ("workdir",)),  # nothing is trained
         (["rank"], ("truth",)),
         (["rank", "--truth", "a.txt", "--column", rng.choice(("", "arch2", "\n"))], ("column", "truth")),
         (["rank", "--truth", "none.csv"], ("truth",)),
@@ -458,7 +462,7 @@ def verbs(rng: random.Random, archs: dict[str, list[str]]) -> Case:
         (["search", "--train.steps", "9"], ("train.steps",)),  # another configuration than the run's
         (["train", "--seed", "7"], ("seed",)),
     ]
-    words, names = rng.choice(choices)
+    words, names = choices[number % len(choices)]
     compiled = rng.choice(
         (
             ["--topology", topology],
@@ -467,7 +471,7 @@ def verbs(rng: random.Random, archs: dict[str, list[str]]) -> Case:
             ["--preset", "small", *given(rng, "train.batch", "0"), "--topology", topology],
         )
     )
-    if rng.random() < 0.2:
+    if number >= len(choices) and rng.random() < 0.4:
         return Case(["compile", *compiled], ("topology", "train.batch"))
     if words == ["score"] or rng.random() > 0.2 or words[0] in ("search", "train"):
         return Case([*words, *run], names, good)

@@ -84,7 +84,7 @@ def test_broken_is_refused(category, base, tmp_path, monkeypatch):
     found = []
     for number in range(CATEGORIES[category]):
         rng = random.Random(f"{category.__name__} {number}")
-        case = category(rng, archs) if category.__code__.co_argcount == 2 else category(rng)
+        case = category(rng, number, archs)
         (tmp_path / str(number)).mkdir()
         if wrong := misbehaviour(case, directory, tmp_path / str(number)):
             words = " ".join(w if len(w) < 60 else f"{w[:60]}..." for w in case.words)
