@@ -7,7 +7,9 @@ import io
 import json
 import logging
 import os
+import re
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,6 +105,8 @@ def _train(run: Run) -> list[Path]:
 def _score(args: Score) -> list[Path]:
     if (args.archs is not None) + (args.random > 0) + args.all != 1:
         raise UserError("score: give one of --archs FILE, --random N with N of at least 1, and --all")
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"seed: {args.seed} must be at least 0 and below 2^32")
     if args.out is not None:
         _check_out(args.out)
     run = Run(args.workdir)
@@ -122,13 +126,22 @@ def _candidates(run: Run, args: Score) -> tuple[Iterator[Arch], int]:
         return run.everything()
     if args.archs is None:
         return run.samples(args.random, jax.random.key(args.seed)), args.random
-    number = sum(1 for _ in _read(args.archs, "archs", ("arch",)))
+    number = 0
+    for row in _read(args.archs, "archs", ("arch",)):
+        run.space.from_string(row["arch"])  # all of them, before the first is scored
+        number += 1
     return run.parsed(row["arch"] for row in _read(args.archs, "archs", ("arch",))), number
 
 
 def _check_out(path: Path) -> None:
-    if "://" not in str(path) and not path.parent.is_dir():  # object stores have no directories
-        raise UserError(f"out: {path.parent} is no directory")
+    try:
+        if path.is_dir():
+            raise UserError(f"out: {path} is a directory: give a file")
+        if "://" not in str(path):  # object stores have no directories
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name):
+                pass
+    except OSError as error:
+        raise UserError(f"out: {path} cannot be written ({error.strerror})") from None
 
 
 def _top(args: Top) -> list[Path]:
@@ -188,8 +201,10 @@ def _read(path: Path, field: str, columns: tuple[str, ...]) -> Iterator[dict]:
     try:
         for row in _lines(path):
             for column in columns:
-                if row.get(column) is None:
+                if column not in row:
                     raise UserError(f"{field}: {path} has no column {column}: it has {', '.join(map(str, row))}")
+                if row[column] is None or (column == "arch" and not isinstance(row[column], str)):
+                    raise UserError(f"{field}: {path} has a row whose {column} is {row[column]!r:.40}")
             yield row
     except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{field}: cannot read {path} ({' '.join(str(error).split())[:120]})") from None
@@ -222,13 +237,18 @@ def _parse(kind, verb: str, argv: list[str], default=None, more: str = ""):
         if not stop.code:
             raise
         text = " ".join("".join(c if c.isprintable() and c not in "╭╮╰╯│─" else " " for c in shown.getvalue()).split())
-        text = text.split(" For full helptext")[0].split(" Argument helptext")[0]
-        raise UserError(f"{verb}: {text[:400]}") from None
+        text = re.sub("-{3,} ?", "", text.split(" For full helptext")[0].split(" Argument helptext")[0])[:400]
+        if found := re.search(r"Error parsing (--)?([\w.-]+): (.*)", text):
+            flag, name, said = found.groups()
+            raise UserError(f"{name}: {said}" if flag else configs.full_name(name, said)) from None
+        raise UserError(f"{verb}: {text}") from None
 
 
 def _begin(verb: str, argv: list[str]) -> Run:
     """The run of search and train: a preset, or the work directory's own config, with overrides."""
     workdir, argv = _take(argv, "--workdir")
+    if workdir == "":
+        raise UserError(f"workdir: it is empty: give a directory, or leave it out for {WORKDIR}")
     workdir = Path(workdir or WORKDIR)
     begun = configs.load(workdir / "config.json") if (workdir / "config.json").exists() else None
     config = _config(verb, argv, f"--workdir W ({WORKDIR})", begun)
@@ -343,7 +363,7 @@ def main(argv: list[str] | None = None) -> None:
         for path in written if processes.first() else ():
             print(f"wrote {path}")
     except UserError as error:
-        print(f"jaxhypernas: {error}", file=sys.stderr)
+        print(f"jaxhypernas: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2
     except interrupt.StoppedError as stop:
         print(f"jaxhypernas: {stop}", file=sys.stderr)

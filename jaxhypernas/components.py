@@ -180,6 +180,11 @@ class Components:
         """The state before training."""
         return init_state(self.generator, make_optimizer(self.config.train), key)
 
+    @property
+    def segment(self) -> int:
+        """Steps of training in one call of its program, at most."""
+        return min(self.config.train.every, self.config.train.steps)
+
     @cached_property
     def train_program(self) -> jax.stages.Wrapped:
         """`train.make_run` of this run.
@@ -211,5 +216,5 @@ class Components:
         space, target, generator = self.trained
         logits, optimizer = bind(target, generator), make_optimizer(config)
         return jax.jit(
-            make_run(config, self.config.data, logits, generator.decay, optimizer, sample, mean, config.every)
+            make_run(config, self.config.data, logits, generator.decay, optimizer, sample, mean, self.segment)
         )

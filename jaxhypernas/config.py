@@ -42,6 +42,8 @@ class Config:
         for name, registry in (("space", SPACES), ("generator", GENERATORS), ("strategy", STRATEGIES)):
             if getattr(self, name) not in registry:
                 raise UserError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(registry)}")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed: {self.seed} must be at least 0 and below 2^32")
         if self.data.stream and self.generator == "standalone":
             raise UserError("data.stream: standalone candidates need all images on a device: set it to False")
 
@@ -119,8 +121,11 @@ PRESETS = {
 
 
 def save(config: Config, path: PathLike) -> None:
-    """Write as JSON."""
-    Path(path).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    """Write as JSON, replaced whole: another process may be reading it."""
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    temporary.replace(path)
 
 
 def load(path: PathLike) -> Config:
@@ -130,22 +135,43 @@ def load(path: PathLike) -> Config:
         UserError: the file is damaged or from another version.
     """
     try:
-        return _build(Config, json.loads(Path(path).read_text()))
-    except UserError:
-        raise
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return _build(Config, json.loads(Path(path).read_text()), "")
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"workdir: {path} is damaged or of another version ({error}): use a new --workdir") from None
 
 
-def _build(kind, values):
-    hints = typing.get_type_hints(kind)
-    if unknown := set(values) - set(hints):
-        raise ValueError(f"unknown field {min(unknown)}")
-    parts = {
-        name: _build(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
-        for name, value in values.items()
-    }
-    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in parts.items()})
+def _build(kind: typing.Any, values: typing.Any, name: str) -> typing.Any:
+    """The value of the field of this name and type (a component's config, or a leaf) that JSON has so."""
+    if not dataclasses.is_dataclass(kind):
+        if not _fits(values, kind):
+            raise UserError(f"{name}: {values!r} is no {getattr(kind, '__name__', kind)}")
+        return tuple(values) if isinstance(values, list) else values
+    if not isinstance(values, dict):
+        raise UserError(f"{name}: {values!r} is no group of fields")
+    hints, prefix = typing.get_type_hints(kind), name and f"{name}."
+    for unlike in sorted(set(hints) ^ set(values)):
+        raise UserError(f"{prefix}{unlike}: {'is missing' if unlike in hints else 'there is no such field'}")
+    parts = {field: _build(hints[field], value, prefix + field) for field, value in values.items()}
+    try:
+        return kind(**parts)
+    except UserError as error:
+        raise UserError(full_name(name, error)) from None
+
+
+def full_name(group: str, error: object) -> str:
+    """The complaint of a component's config, which calls itself as in "train.steps", where it is this group."""
+    return group[: group.rfind(".") + 1] + str(error)
+
+
+def _fits(value: object, hint: typing.Any) -> bool:
+    kind, of = typing.get_origin(hint), typing.get_args(hint)
+    if kind is typing.Literal:
+        return value in of
+    if kind is tuple:
+        return isinstance(value, list) and all(_fits(v, of[0]) for v in value)
+    if of:
+        return any(_fits(value, each) for each in of)
+    return type(value) in ((int, float) if hint is float else (hint,))  # a bool is no int
 
 
 def difference(a: Config, b: Config, prefix: str = "") -> tuple[str, object, object] | None:

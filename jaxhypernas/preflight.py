@@ -105,7 +105,7 @@ class Planned(Components):
         return Images(*self.shapes((split.x_NxHxWxC, split.y_N, self.dataset.mean_C, self.dataset.std_C)))
 
     @cached_property
-    def segment(self):
+    def streamed_images(self):
         """The shapes of streamed images."""
         steps, sharding = (self.config.train.every, self.config.train.drawn), self.streamed
         images = jax.tree.map(
@@ -133,7 +133,7 @@ def lowered(config: Config, devices: list) -> Iterator[tuple[str, jax.stages.Low
     key, number = plan.shapes(plan.key), jax.ShapeDtypeStruct((), jnp.int32)
     if config.generator != "standalone":
         state = plan.shapes(jax.eval_shape(plan.start, plan.key))
-        images = plan.segment if config.data.stream else plan.shapes(plan.images, mesh=plan.mesh)
+        images = plan.streamed_images if config.data.stream else plan.shapes(plan.images, mesh=plan.mesh)
         state, number = plan.shapes((state, number), mesh=plan.mesh)
         program = plan.train_program.lower(state, images, number)
         yield "train", program, config.train.architectures / len(devices), config.train.batch

@@ -44,4 +44,9 @@ def bar(name: str, total: int, unit: str, start: int = 0):
     console = Console(stderr=True, quiet=not processes.first())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(name, total=total, completed=start, note="", rate="")
-        yield _Bar(progress, task, unit)
+        try:
+            yield _Bar(progress, task, unit)
+        except Exception:
+            # Where nothing was done the error says it all; a terminal needs its cursor back.
+            console.quiet = progress.tasks[0].completed == start and not console.is_terminal
+            raise

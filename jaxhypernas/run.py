@@ -22,7 +22,7 @@ import pyarrow as pa
 from etils.epath import Path, PathLike
 from jax.sharding import NamedSharding
 
-from jaxhypernas import compilations, interrupt, processes, progress, report, search, stats
+from jaxhypernas import compilations, interrupt, limits, processes, progress, report, search, stats
 from jaxhypernas import config as configs
 from jaxhypernas.checkpoint import Checkpoints
 from jaxhypernas.components import Components
@@ -83,10 +83,12 @@ class Run(Components):
 
     def _check(self) -> None:
         """Bad data, parts that don't fit each other or a search that can't begin must not leave a begun run behind."""
-        _ = self.trained
-        strategy, limits = self.strategy, (self.config.search.max_params, self.config.search.max_flops)
-        if any(limits) and not (self.workdir / "config.json").exists():
-            strategy.ask(strategy.init(self.key))  # some candidates fit the budget
+        _ = self.trained, self.strategy
+        if (self.workdir / "config.json").exists():
+            return
+        limits.check(self)
+        if self.config.search.max_params or self.config.search.max_flops:
+            self.strategy.ask(self.strategy.init(self.key))  # some candidates fit the budget
 
     @cached_property
     def scores(self) -> Scored:
@@ -180,9 +182,10 @@ class Run(Components):
         Raises:
             UserError: training has not ended.
         """
-        checkpoints = Checkpoints(self.workdir / "checkpoints")
-        state = self._restored(checkpoints, self.local)
-        checkpoints.close()
+        state = None
+        if (self.workdir / "checkpoints").is_dir():
+            with Checkpoints(self.workdir / "checkpoints") as checkpoints:
+                state = self._restored(checkpoints, self.local)
         done = 0 if state is None else int(state.step)
         if state is None or done < self.config.train.steps:
             raise UserError(
@@ -346,7 +349,9 @@ class Run(Components):
 
     def rank(self, arch: list[str], truth: np.ndarray) -> dict[str, stats.Ranking]:
         """How scores of these architectures rank against a truth (higher is better), beside parameters and FLOPs."""
-        scored = [row for piece in self.parsed(arch) for row in self.score(piece)]
+        stats.check_truth(truth)
+        pieces = list(self.parsed(arch))  # all of them, before the first is scored
+        scored = [row for piece in pieces for row in self.score(piece)]
         return report.rank_rows(scored, truth)
 
     def report(self) -> dict:

@@ -38,17 +38,25 @@ class Batches(NamedTuple):
     y_TxB: jax.Array
 
 
+def batch_shape(images: int, batch: int) -> tuple[int, int]:
+    """How many batches `make_batches` cuts so many images into, and the size of each.
+
+    Raises:
+        UserError: fewer than two images per batch.
+    """
+    number = max(MIN_BATCHES, -(-images // batch))
+    if images < 2 * number:
+        raise UserError(f"data.valid: {images} held-out or test images are too few for {number} batches: take more")
+    return number, images // number
+
+
 def make_batches(split: data.Split, mean_C, std_C, batch: int) -> Batches:
     """At least MIN_BATCHES equal batches of at most ``batch`` images; up to T - 1 images are left over.
 
     Raises:
         UserError: fewer than two images per batch.
     """
-    images = len(split.y_N)
-    number = max(MIN_BATCHES, -(-images // batch))
-    size = images // number
-    if size < 2:
-        raise UserError(f"data.valid: {images} held-out images are too few for {number} batches: hold out more")
+    number, size = batch_shape(len(split.y_N), batch)
     x = data.normalise(jnp.asarray(split.x_NxHxWxC[: number * size]), jnp.asarray(mean_C), jnp.asarray(std_C))
     y = jnp.asarray(split.y_N[: number * size])
     return Batches(x.reshape(number, size, *x.shape[1:]), y.reshape(number, size))

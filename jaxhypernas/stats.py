@@ -104,11 +104,16 @@ def _ends(drawn: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _check(columns: dict[str, np.ndarray], truth: np.ndarray) -> None:
+def check_truth(truth: np.ndarray) -> None:
+    """Raise UserError unless it is a finite number for each of at least three candidates."""
     if truth.ndim != 1 or len(truth) < 3:
         raise UserError(f"truth: its shape is {list(truth.shape)}: give one number for each of 3 candidates or more")
     if bad := int((~np.isfinite(truth)).sum()):
         raise UserError(f"truth: {bad} of {len(truth)} are not finite: leave these candidates out")
+
+
+def _check(columns: dict[str, np.ndarray], truth: np.ndarray) -> None:
+    check_truth(truth)
     for name, column in columns.items():
         if column.shape != truth.shape:
             raise UserError(f"{name}: its shape is {list(column.shape)}: it must be {list(truth.shape)}")

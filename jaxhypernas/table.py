@@ -28,13 +28,12 @@ class Table:
     ``N.parquet`` is what the first process appended the N-th time, ``N-P.parquet`` what process P did.
 
     Args:
-        directory: made if it does not exist.
+        directory: made when the first rows are appended.
         report: called with one line for each damaged shard, which is moved aside; its rows are then missing.
     """
 
     def __init__(self, directory: PathLike, report: Callable[[str], None] = lambda line: print(line, file=sys.stderr)):
         self.directory = Path(directory)
-        self.directory.mkdir(parents=True, exist_ok=True)
         self._paths: list[Path] = []
         self._ends: list[int] = []  # number of rows up to the end of each shard
         self._shards = 0
@@ -62,6 +61,7 @@ class Table:
         """Add each process's rows, the first's first, and make them durable; a process may have none."""
         paths = [self.directory / f"{self._shards:06d}{f'-{p}' if p else ''}.parquet" for p in range(processes.count())]
         if len(rows):
+            self.directory.mkdir(parents=True, exist_ok=True)
             write(paths[processes.index()], rows)
         for path, number in zip(paths, processes.gather(np.array([len(rows)])).tolist(), strict=True):
             if number:

@@ -4,6 +4,7 @@ Each step draws a batch of images and some architectures, and descends the mean 
 step t comes from ``fold_in(key, t)``, so a resumed run continues bit for bit.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -35,12 +36,14 @@ class TrainConfig:
         for name in ("steps", "batch", "architectures", "ghosts", "every"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name}: {getattr(self, name)} must be at least 1")
-        if not self.learning_rate > 0:
-            raise UserError(f"train.learning_rate: {self.learning_rate} must be above 0")
+        if self.steps >= 2**31:
+            raise UserError(f"train.steps: {self.steps} must be below 2^31")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"train.learning_rate: {self.learning_rate} must be above 0, and finite")
         if not 0 <= self.path_dropout < 1:
             raise UserError(f"train.path_dropout: {self.path_dropout} must be at least 0 and below 1")
-        if not self.weight_decay >= 0:
-            raise UserError(f"train.weight_decay: {self.weight_decay} must be 0 or more")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UserError(f"train.weight_decay: {self.weight_decay} must be 0 or more, and finite")
 
     @property
     def drawn(self) -> int:

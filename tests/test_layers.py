@@ -30,6 +30,7 @@ ROWS = (
     ("retrain.py", "report.py"),
     ("config.py",),
     ("components.py",),
+    ("limits.py",),
     ("run.py", "preflight.py"),
     ("cli.py", "__init__.py"),
     ("__main__.py",),

@@ -22,6 +22,8 @@ from jax import lax
 from jaxhypernas.generators.standalone import standalone
 from jaxhypernas.types import Arch, Generator, Graph, Space, Target, UserError
 
+MOST = 10_000  # of any size: a typing error asks for more
+
 
 @dataclass(frozen=True)
 class GhnConfig:
@@ -37,8 +39,10 @@ class GhnConfig:
 
     def __post_init__(self):
         for name in ("hidden", "decoder", "passes"):
-            if getattr(self, name) < 1:
-                raise UserError(f"ghn.{name}: {getattr(self, name)} must be at least 1")
+            if not 1 <= getattr(self, name) <= MOST:
+                raise UserError(f"ghn.{name}: {getattr(self, name)} must be at least 1 and at most {MOST}")
+        if not 0 <= self.virtual_edges <= MOST:
+            raise UserError(f"ghn.virtual_edges: {self.virtual_edges} must be 0 (none) or more, at most {MOST}")
 
 
 class GraphNet(nnx.Module):

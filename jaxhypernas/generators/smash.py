@@ -19,7 +19,9 @@ from flax import nnx
 
 from jaxhypernas import nn
 from jaxhypernas.generators.standalone import standalone
-from jaxhypernas.types import Arch, Generator, Params, Target
+from jaxhypernas.types import Arch, Generator, Params, Target, UserError
+
+MOST, MOST_LAYERS = 1000, 100  # a typing error asks for more
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,15 @@ class SmashConfig:
     stem: int = 7  # channels of the first convolution
     layers: tuple[int, ...] = (8, 10, 4)  # 3x3 convolutions in each dense block
     growth: int = 10  # channels added by each
+
+    def __post_init__(self):
+        for name in ("stem", "growth"):
+            if not 1 <= getattr(self, name) <= MOST:
+                raise UserError(f"smash.{name}: {getattr(self, name)} must be at least 1 and at most {MOST}")
+        if min(self.layers, default=0) < 1 or sum(self.layers) > MOST_LAYERS:
+            raise UserError(
+                f"smash.layers: {self.layers} must be numbers of at least 1, together at most {MOST_LAYERS}"
+            )
 
 
 SMALL = SmashConfig(stem=8, layers=(3, 3), growth=12)

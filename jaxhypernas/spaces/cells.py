@@ -23,6 +23,7 @@ import numpy as np
 from jaxhypernas.types import Array, Cost, Graph, UserError
 
 STAGES = 3
+MOST = {"channels": 10_000, "cells": 1000, "nodes": 1000, "train_nodes": 1000}  # a typing error asks for more
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class CellConfig:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            if value < (name != "train_nodes"):
-                raise UserError(f"cells.{name}: {value} must be at least 1")
+            if not (name != "train_nodes") <= value <= MOST[name]:
+                raise UserError(f"cells.{name}: {value} must be at least 1 and at most {MOST[name]}")
 
 
 class CellArch(NamedTuple):

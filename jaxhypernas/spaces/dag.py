@@ -33,7 +33,7 @@ def dag_space(dag: DagConfig, config: CellConfig, image: tuple[int, int, int], c
     """
     check_image(image)
     levels = range(1, dag.structure.written + 1)
-    size = [math.comb(len(_node_options(dag, level)) + dag.block - 1, dag.block) for level in levels]
+    size = [math.comb(_number_of_options(dag, level) + dag.block - 1, dag.block) for level in levels]
     fields = ((dag.structure.states, dag.structure.reads), (len(dag.structure.ops), dag.structure.ops_at_once))
     per_node = tuple(values + (most > 1) for values, most in fields for _ in range(most))
     return Space(
@@ -117,6 +117,15 @@ def canonical(dag: DagConfig, arch: CellArch) -> CellArch:
     return arch._replace(read_NxS=row_NxF[:, :S], op_NxO=row_NxF[:, S:])
 
 
+def _number_of_options(dag, level):
+    """How many `_node_options` there are."""
+    sets = (
+        (dag.structure.inputs + level - 1, dag.structure.reads),
+        (len(dag.structure.ops), dag.structure.ops_at_once),
+    )
+    return math.prod(sum(math.comb(of, size) for size in range(1, most + 1)) for of, most in sets)
+
+
 def _node_options(dag, level):
     """All (reads, ops) of a node of this block, as tuples of indices."""
     states, ops = range(dag.structure.inputs + level - 1), range(len(dag.structure.ops))
@@ -185,8 +194,10 @@ def from_string(dag: DagConfig, text: str) -> CellArch:
     for n, node in enumerate(nodes):
         if node == "-":
             continue
-        ops, _, reads = node.strip().removesuffix(")").partition("(")
-        ops, reads = ops.split("+"), reads.split(",")
+        ops, _, reads = node.strip().partition("(")
+        if not reads.endswith(")"):
+            raise UserError(f"arch: node {n} is {node[:60]!r}, not OPS(STATES)")
+        ops, reads = ops.split("+"), reads[:-1].split(",")
         if unknown := set(ops) - set(names):
             raise UserError(f"arch: op {min(unknown)[:40]!r} of node {n} is not one of {', '.join(names)}")
         legal = [str(s) for s in range(dag.structure.write_N[n])]

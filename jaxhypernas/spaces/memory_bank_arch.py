@@ -27,6 +27,7 @@ OP_SETS = np.array([[1, 0, 0, 0], [1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 
 """Legal sets of active convolutions: 0 and 2 take the 1x1's output, 1 follows 0, 3 follows 2, both paths are added."""
 OP_SET_PROBABILITIES = np.array([0.05, 0.10, 0.15, 0.25, 0.45], np.float32)
 MUTATION_RATE = 0.05
+MOST = 1000  # of any size: a typing error asks for more
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,18 @@ class MemoryBankConfig:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            if value < 1:
-                raise UserError(f"space.{name}: {value} must be at least 1")
+            if not 1 <= value <= MOST:
+                raise UserError(f"memory_bank.{name}: {value} must be at least 1 and at most {MOST}")
         if self.max_kernel not in (3, 5, 7):
-            raise UserError(f"space.max_kernel: {self.max_kernel} must be 3, 5 or 7")
+            raise UserError(f"memory_bank.max_kernel: {self.max_kernel} must be 3, 5 or 7")
         if self.stem_kernel % 2 == 0:
-            raise UserError(f"space.stem_kernel: {self.stem_kernel} must be odd")
+            raise UserError(f"memory_bank.stem_kernel: {self.stem_kernel} must be odd")
         if self.units < self.compression:
-            raise UserError(f"space.units: {self.units} must be at least space.compression, {self.compression}")
+            raise UserError(
+                f"memory_bank.units: {self.units} must be at least memory_bank.compression, {self.compression}"
+            )
         if min(self.in_units) < self.units:
-            raise UserError(f"space.widening: {self.widening} is too small for {self.units} units: raise it")
+            raise UserError(f"memory_bank.widening: {self.widening} is too small for {self.units} units: raise it")
 
     @property
     def in_units(self) -> tuple[int, int, int]:

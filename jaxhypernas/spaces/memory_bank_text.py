@@ -68,7 +68,7 @@ def from_string(config: MemoryBankConfig, text: str) -> MemoryBankArch:
             raise UserError(f"arch: block {b} starts with {head!r}, not with b and its bank size")
         bank[b] = int(head[1:])
         if len(ops) > P:
-            raise UserError(f"arch: block {b} has {len(ops)} ops, more than space.slots, {P}")
+            raise UserError(f"arch: block {b} has {len(ops)} ops, more than memory_bank.slots, {P}")
         for p, part in enumerate(ops):
             match = _OP.fullmatch(part)
             if not match:

@@ -119,11 +119,11 @@ def from_string(text: str) -> CellArch:
     Raises:
         UserError: it isn't one.
     """
-    parts = [part.strip("|").split("|") for part in text.strip().split("+")]
-    expected = [[f"~{start}" for to, start in EDGES if to == end] for end in (1, 2, 3)]
+    parts = [part.split("|") for part in text.strip().split("+")]
+    expected = [["", *(f"~{start}" for to, start in EDGES if to == end), ""] for end in (1, 2, 3)]
     if [[p[-2:] for p in part] for part in parts] != expected:
         raise UserError(f"arch: {text[:80]!r} is not |op~0|+|op~0|op~1|+|op~0|op~1|op~2|")
-    names = [p[:-2] for part in parts for p in part]
+    names = [p[:-2] for part in parts for p in part[1:-1]]
     for name in names:
         if name not in NAMES:
             raise UserError(f"arch: {name[:40]!r} is not one of {', '.join(NAMES)}")
