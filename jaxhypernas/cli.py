@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import logging
@@ -37,6 +38,7 @@ SHORT = {
     "--max-params": "--search.max-params",
     "--max-flops": "--search.max-flops",
 }
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -305,7 +307,7 @@ def set_up() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxhypernas" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
-    logging.getLogger("absl").setLevel(logging.ERROR)  # advice of libraries is nothing the user can act on here
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs the traceback of each error that it raises too
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -341,6 +343,13 @@ def main(argv: list[str] | None = None) -> None:
     except interrupt.StoppedError as stop:
         print(f"jaxhypernas: {stop}", file=sys.stderr)
         code = stop.code
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        place = error.filename or f"workdir: {_take(argv, '--workdir')[0] or WORKDIR}"
+        told = f"cannot be written ({error.strerror}): make room or allow it, and give the same command"
+        print(f"jaxhypernas: {place} {told}", file=sys.stderr)
+        code = 2
     except jax.errors.JaxRuntimeError:
         if not distributed:
             raise

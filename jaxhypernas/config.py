@@ -116,8 +116,10 @@ PRESETS = {
 
 
 def save(config: Config, path: Path) -> None:
-    """Write as JSON."""
-    path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    """Write as JSON, whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    temporary.replace(path)
 
 
 def load(path: Path) -> Config:

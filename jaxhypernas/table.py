@@ -100,10 +100,16 @@ def write_parts(path: Path, parts: Iterable[pa.Table]) -> None:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[Path]:
-    """Where to write what replaces the file at the end."""
+    """Where to write what replaces the file at the end; an OSError names the file."""
     temporary = path.with_name(f"{path.name}.tmp")
-    yield temporary
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)  # on a full disk, room for others
+        if isinstance(error, OSError) and error.errno and not error.filename:  # of Arrow
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+        raise
 
 
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
