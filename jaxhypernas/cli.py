@@ -308,8 +308,15 @@ def set_up() -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxhypernas" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs the traceback of each error that it raises too
+    sys.unraisablehook = _unraisable
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _unraisable(told) -> None:
+    """Tensorstore's threads complain of what is still under way when orbax gives up: no news."""
+    if str(told.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(told)
 
 
 def _join(argv: list[str]) -> None:

@@ -8,9 +8,12 @@ per process; a tiny run on scikit-learn's digits. --directory keeps undisturbed 
 read-only directories are mounted in memory, which needs root. Exit code 1 if anything failed.
 """
 
+import itertools
 import json
 import os
+import random
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -24,18 +27,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pyarrow.parquet as pq
 import tyro
 
 HANG_S = 60  # once one of the processes has failed the others end within this time
 END_S = 300  # for a whole run
-FLAGS = (
-    "--data.limit 120 --memory-bank.units 2 --memory-bank.depth 1 --memory-bank.widening 1 --memory-bank.slots 4 "
-    "--smash.stem 4 --smash.layers 2 2 --smash.growth 4 --train.steps 40 --train.batch 16 --train.every 2 "
-    "--search.number 40 --search.perturbed 6 --search.greedy 4 --retrain.top 2 --retrain.sample 4 "
-    "--retrain.train.steps 4 --retrain.train.batch 16"
-).split()
+FLAGS = shlex.split("""
+    --data.limit 120 --memory-bank.units 2 --memory-bank.depth 1 --memory-bank.widening 1 --memory-bank.slots 4
+    --smash.stem 4 --smash.layers 2 2 --smash.growth 4 --train.steps 24 --train.batch 16 --train.every 2
+    --search.number 40 --search.perturbed 6 --search.greedy 4 --retrain.top 2 --retrain.sample 4
+    --retrain.train.steps 4 --retrain.train.batch 16
+""")
 WORDS = {"train": ["train", *FLAGS], "score": ["score", "--random", "400"], "search": ["search", *FLAGS]}
 PROGRESS = re.compile(r"(train|score|search|retrain) .*\d+/\d+|\s*$")
 Verb = Literal["train", "score", "search"]
@@ -74,18 +76,18 @@ class Started:
         command += ["--distributed"] * (processes > 1)
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "COLUMNS": "200"}
         environment |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(processes)}
-        self.logs = [tempfile.TemporaryFile("w+") for _ in range(processes)]
+        self.logs = [tempfile.TemporaryFile("w+") for _ in range(processes)]  # noqa: SIM115
         self.processes = [
             subprocess.Popen(command, stdout=-3, stderr=log, env={**environment, "JAX_PROCESS_ID": str(i)})
             for i, log in enumerate(self.logs)
         ]
 
     def end(self, seconds: float) -> list[int | None]:
-        """The exit codes so far, at most ``seconds`` from now, or `HANG_S` from when one has failed."""
-        until = time.monotonic() + seconds
+        """The exit codes at most ``seconds`` from now, or `HANG_S` from when one has failed; None: still running."""
+        until, failed = time.monotonic() + seconds, False
         while None in (codes := [process.poll() for process in self.processes]) and time.monotonic() < until:
-            if any(codes):
-                until, seconds = min(until, time.monotonic() + (HANG_S if seconds else until)), 0
+            if any(codes) and not failed:
+                until, failed = min(until, time.monotonic() + HANG_S), True
             time.sleep(0.01)
         return codes
 
@@ -95,13 +97,11 @@ class Started:
             self.processes[victim].wait()
 
     def finished(self) -> list[int]:
-        """The exit codes at the end; Broken if it hangs."""
+        """The exit codes at the end; Broken if one hangs."""
         codes = self.end(END_S)
         self.kill(list(range(len(codes))))
-        return [code if code is not None else self._hangs() for code in codes]
-
-    def _hangs(self) -> int:
-        raise Broken("hangs")
+        must(None not in codes, "hangs")
+        return [code for code in codes if code is not None]
 
     def said(self, process: int) -> list[str]:
         """What it wrote on standard error but for progress."""
@@ -196,13 +196,14 @@ def equal(workdir: Path, undisturbed: Path) -> None:
 @dataclass
 class Campaign:
     args: Args
-    random: np.random.Generator
+    random: random.Random
     cases: list[dict] = field(default_factory=list)
 
     @contextmanager
     def case(self, what: str) -> Iterator[dict]:
         """One fault; to be put in: its ``outcome``. One line."""
-        began, case = time.monotonic(), {"what": what, "outcome": "", "ok": True}
+        began = time.monotonic()
+        case: dict = {"what": what, "outcome": "", "ok": True}
         try:
             yield case
         except Broken as broken:
@@ -225,13 +226,12 @@ class Campaign:
         """A run of the verb, and the seconds it took; of an earlier call if there is one."""
         workdir = self.path(f"{verb}{processes}")
         taken = workdir.with_suffix(".seconds")
-        for _ in range(0 if taken.exists() else 2):  # the second time its programs are compiled
+        if not taken.exists():
+            finish(verb, self.begun(verb, workdir), processes)  # compiles
             self.begun(verb, workdir)
             began = time.monotonic()
             finish(verb, workdir, processes)
-            seconds = time.monotonic() - began
-        if not taken.exists():
-            taken.write_text(f"{seconds:.2f}")
+            taken.write_text(f"{time.monotonic() - began:.2f}")
         return workdir, float(taken.read_text())
 
     def truth(self, verb: str, processes: int) -> Path:
@@ -241,65 +241,63 @@ class Campaign:
 
 def kills(campaign: Campaign) -> None:
     """Runs with up to four kills each, then brought to the end."""
-    args, random, left, deaths = campaign.args, campaign.random, campaign.args.kills, []
-    kinds = [(verb, processes) for processes in args.processes for verb in args.verbs]
-    while left > 0:
-        for verb, processes in kinds:
-            truth, (_, whole) = campaign.truth(verb, processes), campaign.undisturbed(verb, processes)
-            workdir, moments = campaign.begun(verb, campaign.path("killed")), []
-            for _ in range(min(left, random.integers(1, 5))):
-                victims = [[0], [1], [0, 1]][random.integers(3)] if processes == 2 else [0]
-                at = random.uniform(0, whole)
-                with campaign.case(
-                    f"{verb}, {processes} process(es), kill {victims} at {at:.1f} of {whole:.1f} s"
-                ) as case:
-                    started = Started(verb, workdir, processes)
-                    if None not in started.end(at):
-                        case["outcome"] = "had ended"
-                        break
-                    left -= 1
-                    started.kill(victims)
-                    began = time.monotonic()
-                    codes = started.finished()
-                    for other in set(range(processes)) - set(victims):
-                        deaths.append(round(time.monotonic() - began, 1))
-                        if codes[other]:
-                            case["outcome"] = (
-                                f"the other ended after {deaths[-1]} s: {one_line(started, other, codes[other])}; "
-                            )
-                    moments.append(Moment(workdir))
-                    case["outcome"] += f"there: {moments[-1]}"
-            with campaign.case(f"{verb}, {processes} process(es), resumed after {len(moments)} kills") as case:
-                finish(verb, workdir, processes)
-                for moment in moments:
-                    moment.is_kept(workdir)
-                equal(workdir, truth)
-                case["outcome"] = "nothing lost, all equal"
+    args, draw, left, deaths = campaign.args, campaign.random, campaign.args.kills, []
+    kinds = itertools.cycle((verb, processes) for processes in args.processes for verb in args.verbs)
+    while left:
+        verb, processes = next(kinds)
+        truth, (_, whole) = campaign.truth(verb, processes), campaign.undisturbed(verb, processes)
+        workdir, moments = campaign.begun(verb, campaign.path("killed")), []
+        for _ in range(min(left, draw.randint(1, 4))):
+            victims = draw.choice([[0], [1], [0, 1]]) if processes == 2 else [0]
+            at = draw.uniform(0, whole)
+            with campaign.case(f"{verb}, {processes} process(es), kill {victims} at {at:.1f} of {whole:.1f} s") as case:
+                started = Started(verb, workdir, processes)
+                if None not in started.end(at):
+                    case["outcome"] = "had ended"
+                    break
+                left -= 1
+                started.kill(victims)
+                began = time.monotonic()
+                codes = started.finished()
+                for other in set(range(processes)) - set(victims):
+                    deaths.append(round(time.monotonic() - began, 1))
+                    if codes[other]:
+                        case["outcome"] = (
+                            f"the other ended after {deaths[-1]} s: {one_line(started, other, codes[other])}; "
+                        )
+                moments.append(Moment(workdir))
+                case["outcome"] += f"there: {moments[-1]}"
+        with campaign.case(f"{verb}, {processes} process(es), resumed after {len(moments)} kills") as case:
+            finish(verb, workdir, processes)
+            for moment in moments:
+                moment.is_kept(workdir)
+            equal(workdir, truth)
+            case["outcome"] = "nothing lost, all equal"
     if deaths:
         print(f"a process whose peer was killed ended after {max(deaths)} s at most, of {len(deaths)} times")
 
 
 HARMS = {
-    "flipped byte": lambda random, path: path.write_bytes(flipped(random, path.read_bytes())),
-    "truncated": lambda random, path: os.truncate(path, int(random.integers(path.stat().st_size))),
-    "missing": lambda random, path: path.unlink(),
+    "flipped byte": lambda draw, path: path.write_bytes(flipped(draw, path.read_bytes())),
+    "truncated": lambda draw, path: os.truncate(path, draw.randrange(path.stat().st_size)),
+    "missing": lambda draw, path: path.unlink(),
 }
 
 
-def flipped(random: np.random.Generator, content: bytes) -> bytes:
-    place = int(random.integers(len(content)))
+def flipped(draw: random.Random, content: bytes) -> bytes:
+    place = draw.randrange(len(content))
     return content[:place] + bytes([content[place] ^ 0x80]) + content[place + 1 :]
 
 
 def damage(campaign: Campaign) -> None:
     """What is saved is damaged, and the run goes on."""
-    random, trained, scored = campaign.random, campaign.undisturbed("train")[0], campaign.undisturbed("score")[0]
+    draw, trained, scored = campaign.random, campaign.undisturbed("train")[0], campaign.undisturbed("score")[0]
     workdir, newest = campaign.path("damaged"), steps(trained)[-1]
     files = sorted(p.relative_to(trained) for p in trained.glob(f"checkpoints/{newest}/**/*") if p.is_file())
-    kinds = {re.sub(r"/[0-9a-f]{32}$", "/*", str(file)): file for file in random.permutation(np.array(files, object))}
+    kinds = {re.sub(r"/[0-9a-f]{32}$", "/*", str(file)): file for file in draw.sample(files, len(files))}
     cases = [(name, "flipped byte", file) for name, file in kinds.items()]
     for harm in ("truncated", "missing"):
-        cases += [(str(file), harm, file) for file in random.choice(np.array(files, object), 3, replace=False)]
+        cases += [(str(file), harm, file) for file in draw.sample(files, 3)]
 
     def copy(of: Path) -> Path:
         shutil.rmtree(workdir, ignore_errors=True)
@@ -307,7 +305,7 @@ def damage(campaign: Campaign) -> None:
 
     for name, harm, file in cases:
         with campaign.case(f"{name}: {harm}") as case:
-            HARMS[harm](random, copy(trained) / file)
+            HARMS[harm](draw, copy(trained) / file)
             case["outcome"] = "; ".join(["all equal", *finish("train", workdir, most=1)])
             equal(workdir, trained)
     with campaign.case("empty step directory") as case:
@@ -322,11 +320,11 @@ def damage(campaign: Campaign) -> None:
         must(steps(workdir) == steps(trained), "steps were removed")
     for harm in HARMS:
         with campaign.case(f"a shard of scores: {harm}") as case:
-            HARMS[harm](random, random.choice(sorted(copy(scored).glob("scores/*.parquet"))))
+            HARMS[harm](draw, draw.choice(sorted(copy(scored).glob("scores/*.parquet"))))
             case["outcome"] = "; ".join(["all equal", *finish("score", workdir, most=1)])
             equal(workdir, scored)
         with campaign.case(f"config.json: {harm}") as case:
-            HARMS[harm](random, copy(scored) / "config.json")
+            HARMS[harm](draw, copy(scored) / "config.json")
             case["outcome"] = refused("workdir:", "score", workdir)
             shutil.copy(scored / "config.json", workdir)
             finish("score", workdir)
@@ -352,7 +350,7 @@ def disk(campaign: Campaign) -> None:
     for processes in campaign.args.processes:
         for verb in campaign.args.verbs:
             truth = campaign.truth(verb, processes)
-            for room in campaign.random.uniform(0, 0.9, 3 // processes):
+            for room in (campaign.random.uniform(0, 0.9) for _ in range(3 // processes)):
                 full(campaign, verb, processes, truth, room)
             if processes == 1:
                 read_only(campaign, verb, truth)
@@ -398,7 +396,7 @@ def read_only(campaign: Campaign, verb: str, truth: Path) -> None:
 
 
 def main(args: Args) -> None:
-    campaign = Campaign(args, np.random.default_rng(args.seed))
+    campaign = Campaign(args, random.Random(args.seed))
     args.directory.mkdir(parents=True, exist_ok=True)
     for part in args.only:
         {"kills": kills, "damage": damage, "disk": disk}[part](campaign)
