@@ -252,7 +252,8 @@ def kills(campaign: Campaign) -> None:
             at = draw.uniform(0, whole)
             with campaign.case(f"{verb}, {processes} process(es), kill {victims} at {at:.1f} of {whole:.1f} s") as case:
                 started = Started(verb, workdir, processes)
-                if None not in started.end(at):
+                if None not in (codes := started.end(at)):
+                    must(not any(codes), f"exit codes {codes}: {started.said(0)}")
                     case["outcome"] = "had ended"
                     break
                 left -= 1
