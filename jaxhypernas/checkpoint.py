@@ -9,9 +9,12 @@ and tells the others: the number of devices and processes makes no difference, w
 
 import json
 import math
+import os
+import re
 import sys
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -132,7 +135,7 @@ class Checkpoints:
             loss: what `restore_best` goes by, lower is better; NaN ranks last.
 
         Raises:
-            UserError: this step is there already.
+            UserError: this step is there already, or this one or the one before cannot be written.
         """
         if not processes.first():
             return
@@ -144,7 +147,8 @@ class Checkpoints:
         self._losses[step] = _rankable(record["loss"])
         # In a list, as orbax does not take a bare array.
         args = ocp.args.Composite(state=ocp.args.StandardSave([numbers]), record=ocp.args.JsonSave(record))
-        self._manager.save(step, args=args, force=True)
+        with self._writing():
+            self._manager.save(step, args=args, force=True)
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
         """The newest whole step as (step, state), bit for bit as saved, or None if there are no steps.
@@ -167,9 +171,14 @@ class Checkpoints:
         return self._restore(lambda steps: sorted(steps, key=lambda s: (self._losses.get(s, -math.inf), s)), like)
 
     def wait(self) -> None:
-        """Block until what was saved is on disk."""
+        """Block until what was saved is on disk.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         if processes.first():
-            self._manager.wait_until_finished()
+            with self._writing():
+                self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Wait, and free the threads; the object cannot be used afterwards."""
@@ -182,6 +191,18 @@ class Checkpoints:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever orbax and tensorstore raise for a full disk
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            reason = os.strerror(int(code[1])) if code else getattr(error, "strerror", None) or str(error)
+            raise UserError(
+                f"workdir: {self._directory} cannot be written ({' '.join(reason.split())[:160]}): "
+                "make room or allow it, and give the same command"
+            ) from None
 
     def _restore(self, order: Callable[[list[int]], list[int]], like: Any) -> tuple[int, Any] | None:
         self.wait()

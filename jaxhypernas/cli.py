@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import importlib.util
 import io
 import json
@@ -40,6 +41,7 @@ SHORT = {
     "--max-params": "--search.max-params",
     "--max-flops": "--search.max-flops",
 }
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -330,9 +332,16 @@ def set_up() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxhypernas" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
-    logging.getLogger("absl").setLevel(logging.ERROR)  # advice of libraries is nothing the user can act on here
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs the traceback of each error that it raises too
+    sys.unraisablehook = _unraisable
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _unraisable(told) -> None:
+    """Tensorstore's threads complain of what is still under way when orbax gives up: no news."""
+    if str(told.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(told)
 
 
 def _join(argv: list[str]) -> None:
@@ -368,6 +377,13 @@ def main(argv: list[str] | None = None) -> None:
     except interrupt.StoppedError as stop:
         print(f"jaxhypernas: {stop}", file=sys.stderr)
         code = stop.code
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        place = error.filename or f"workdir: {_take(argv, '--workdir')[0] or WORKDIR}"
+        told = f"cannot be written ({error.strerror}): make room or allow it, and give the same command"
+        print(f"jaxhypernas: {place} {told}", file=sys.stderr)
+        code = 2
     except jax.errors.JaxRuntimeError:
         if not distributed:
             raise

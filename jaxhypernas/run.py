@@ -68,10 +68,10 @@ class Run(Components):
         self._check()
         try:
             with processes.in_turn():
-                if processes.first():
+                if processes.first() and not path.exists():
                     self.workdir.mkdir(parents=True, exist_ok=True)
                     configs.save(config, path)
-                elif not path.exists():
+                if not path.exists():
                     raise UserError(
                         f"workdir: process {processes.index()} doesn't see what process 0 wrote to {self.workdir}: "
                         "use a directory that all processes share"

@@ -5,6 +5,7 @@ Of several processes each writes shards of its own, and knows of the others'.
 Parquet alone reads many a flipped byte silently as another value.
 """
 
+import os
 import re
 import sys
 import zlib
@@ -103,11 +104,17 @@ def write_parts(path: PathLike, parts: Iterable[pa.Table]) -> None:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[IO]:
-    """What is written here replaces the file at the end."""
+    """What is written here replaces the file at the end; an OSError names the file."""
     temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        yield file
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)  # on a full disk, room for others
+        if isinstance(error, OSError) and error.errno and not error.filename:  # of Arrow
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+        raise
 
 
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:

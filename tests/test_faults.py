@@ -1,0 +1,99 @@
+"""Killed processes, a full disk: nothing finished is lost, one line tells. The whole campaign: the script run here."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pytest
+from tiny import TINY
+
+from jaxhypernas import cli, config
+from jaxhypernas.checkpoint import Checkpoints
+from jaxhypernas.table import Table
+from jaxhypernas.types import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_kills_of_one_and_of_two_processes(tmp_path):
+    words = ["--only", "kills", "--kills", "4", "--verbs", "score", "--directory", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, ROOT / "experiments/bench/faults.py", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("nothing lost, all equal") >= 2
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A directory of a disk of 256 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a disk in memory cannot be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def noise(seed):
+    return np.random.default_rng(seed).normal(size=8000).astype(np.float32)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of threads that orbax leaves behind
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_loses_no_checkpoint(disk):
+    saved = 0
+    line = f"{disk}.* cannot be written .No space left on device.: "
+    with pytest.raises(UserError, match=line) as caught, Checkpoints(disk / "checkpoints") as checkpoints:
+        for step in range(1, 20):
+            checkpoints.save(step, jnp.asarray(noise(step)), step)
+            checkpoints.wait()
+            saved = step
+    assert saved >= 1 and "\n" not in str(caught.value)
+    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+    with Checkpoints(disk / "checkpoints", pytest.fail) as checkpoints:
+        step, state = checkpoints.restore(jnp.zeros(8000)) or (0, np.empty(0))
+        assert step == saved and np.array_equal(state, noise(saved))
+        checkpoints.save(saved + 1, jnp.asarray(noise(0)), 0.0)
+
+
+def test_a_full_disk_loses_no_rows(disk):
+    table, number = Table(disk / "scores"), 0
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        while True:
+            table.append(pa.table({"x": noise(number)}))
+            number += 1
+    assert number and caught.value.filename == str(disk / f"scores/{number:06d}.parquet")
+    again = Table(disk / "scores", pytest.fail)
+    assert again.read()["x"].to_pylist() == np.concatenate([noise(n) for n in range(number)]).tolist()
+
+
+def test_a_full_disk_keeps_the_configuration(disk):
+    config.save(TINY, disk / "config.json")
+    (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
+    with pytest.raises(OSError, match="No space left on device"):
+        config.save(replace(TINY, seed=1), disk / "config.json")
+    assert config.load(disk / "config.json") == TINY
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("file", [None, "/somewhere/metrics.jsonl"])
+def test_what_cannot_be_written_is_one_line(code, file, monkeypatch, capsys):
+    def unwritable(_):
+        raise OSError(code, os.strerror(code), file)
+
+    monkeypatch.setattr(cli, "set_up", lambda: None)
+    monkeypatch.setitem(cli.VERBS, "train", ("", unwritable))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--workdir", "/a/run"])
+    said = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and len(said) == 1
+    assert (file or "workdir: /a/run") in said[0] and os.strerror(code) in said[0]
