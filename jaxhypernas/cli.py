@@ -359,7 +359,7 @@ def main(argv: list[str] | None = None) -> None:
             code = 2
         elif not distributed:
             raise
-        elif isinstance(error, jax.errors.JaxRuntimeError):
+        elif isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):  # at times a ValueError
             rollcall.lost()
             code = rollcall.LOST_CODE
         else:
