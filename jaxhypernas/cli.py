@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import tempfile
+import traceback
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -377,18 +378,20 @@ def main(argv: list[str] | None = None) -> None:
     except interrupt.StoppedError as stop:
         print(f"jaxhypernas: {stop}", file=sys.stderr)
         code = stop.code
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            place = error.filename or f"workdir: {_take(argv, '--workdir')[0] or WORKDIR}"
+            told = f"cannot be written ({error.strerror}): make room or allow it, and give the same command"
+            print(f"jaxhypernas: {place} {told}", file=sys.stderr)
+            code = 2
+        elif not distributed:
             raise
-        place = error.filename or f"workdir: {_take(argv, '--workdir')[0] or WORKDIR}"
-        told = f"cannot be written ({error.strerror}): make room or allow it, and give the same command"
-        print(f"jaxhypernas: {place} {told}", file=sys.stderr)
-        code = 2
-    except jax.errors.JaxRuntimeError:
-        if not distributed:
-            raise
-        rollcall.lost()
-        code = rollcall.LOST_CODE
+        elif isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):  # at times a ValueError
+            rollcall.lost()
+            code = rollcall.LOST_CODE
+        else:
+            traceback.print_exc()
+            code = 1
     if code and distributed:  # no farewell to the others, which may be waiting for this process elsewhere
         sys.stdout.flush()
         os._exit(code)

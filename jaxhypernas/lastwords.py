@@ -7,7 +7,10 @@ import re
 import signal
 import sys
 
-CHATTER = re.compile(r"\[Gloo\] Rank|WARNING: All log messages before|[IW]\d{4} \d\d:\d\d:\d\d")
+CHATTER = re.compile(
+    r"\[Gloo\] Rank|WARNING: All log messages before|[IW]\d{4} \d\d:\d\d:\d\d"
+    r"|Additional GRPC error information|:UNKNOWN:Error received"
+)
 FAILURE = re.compile(r"([EF])\d{4} \d\d:\d\d:\d\d")
 LOST = "jaxhypernas: another process of the run is lost: see its last words and start all again: what was saved is kept"
 
