@@ -303,7 +303,7 @@ def strings(rng: random.Random, number: int, archs: Archs) -> Case:
     good = rng.sample(archs[space], 4)
     bad = mutated(rng, space, rng.choice(good), others)
     lines = [*good, bad, *good]
-    if rng.random() < 0.2:
+    if number % 20 == 7:
         lines = good * 1100 + [bad]  # far down
     if rng.random() < 0.4:
         file = "truth.csv"
