@@ -20,6 +20,8 @@ from jaxhypernas.targets import TARGETS
 from jaxhypernas.train import Images, check_progress, init_state, make_optimizer, make_run
 from jaxhypernas.types import UserError
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 @pytest.fixture(scope="module")
 def dataset():

@@ -21,12 +21,7 @@ IMAGE, CLASSES = (8, 8, 1), 10
 CONFIG = dataclasses.replace(TINY.train, steps=2, batch=8, architectures=2, every=1, weight_decay=1e-2)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_fast():
-    """Less than half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 def images():

@@ -12,6 +12,7 @@ from jaxhypernas.targets import TARGETS
 from jaxhypernas.types import UserError
 
 IMAGE, CLASSES = (8, 8, 1), 10
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 @pytest.mark.parametrize("space_name", SPACES)

@@ -24,12 +24,7 @@ from jaxhypernas.table import Table
 CONFIG = dataclasses.replace(TINY, space="nasbench201", generator="shared")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiler():
-    """As fast as compiling gets: what is compared is compiled alike."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 def start(*words) -> list[subprocess.Popen]:
@@ -108,7 +103,7 @@ def test_a_signal_to_one_stops_both_and_one_process_goes_on(tmp_path):
     assert step % CONFIG.train.every == 0 and 4 <= step < 3000
 
 
-def test_a_killed_process_is_one_line_of_the_other(trained):
+def test_a_killed_process_is_one_line_of_the_other_and_loses_nothing(trained, tmp_path):
     both = start("score", "--workdir", trained, "--random", 10**7)
     until, shards = time.time() + 300, len(list((trained / "scores").glob("*")))
     while len(list((trained / "scores").glob("*"))) < shards + 2:
@@ -119,6 +114,9 @@ def test_a_killed_process_is_one_line_of_the_other(trained):
     _, told = both[0].communicate(timeout=60)
     assert both[0].returncode != 0
     assert [line for line in told.splitlines() if not line.startswith("score ")] == [lastwords.LOST]
+    shutil.copytree(trained, tmp_path / "one", ignore=shutil.ignore_patterns("scores"))
+    alone, kept = Run(tmp_path / "one"), Table(trained / "scores", pytest.fail).read().to_pylist()
+    assert alone.score(alone.parse([row["arch"] for row in kept])) == kept
 
 
 def test_devices_share_images(tmp_path):

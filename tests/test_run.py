@@ -20,7 +20,7 @@ from jaxhypernas.config import PRESETS, Config
 from jaxhypernas.run import Run
 from jaxhypernas.scored import COLUMNS
 
-ENVIRONMENT = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "COLUMNS": "200"}
+ENVIRONMENT = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "COLUMNS": "200", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def command(*words) -> list[str]:
