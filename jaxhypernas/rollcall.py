@@ -24,6 +24,7 @@ from jaxhypernas.types import UserError
 WAIT = 45  # seconds for all processes to start
 LOST = 30  # seconds after which a process that says nothing is lost
 LOST_CODE = 70  # exit code of a process that has lost another
+STRANGER = (OSError, ValueError, TypeError, LookupError, AttributeError)  # what one at the port leads to
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -120,9 +121,7 @@ def _call(place: Place, card: dict) -> None:
         heard = []
         while len(said) < place.processes - 1 and (left := until - time.monotonic()) > 0:
             server.settimeout(left)
-            with contextlib.suppress(
-                OSError, ValueError, TypeError, LookupError, AttributeError
-            ):  # a stranger at the port
+            with contextlib.suppress(*STRANGER):
                 heard.append(connections.enter_context(server.accept()[0]))
                 heard[-1].settimeout(10)
                 other = json.loads(_line(heard[-1]))
