@@ -625,7 +625,7 @@ def test_bad_configurations(change):
     with pytest.raises(UserError) as error:
         replace(SMALL, **change)
     message = str(error.value)
-    assert message.startswith(f"space.{'widening' if change == {'units': 64} else next(iter(change))}: ")
+    assert message.startswith(f"memory_bank.{'widening' if change == {'units': 64} else next(iter(change))}: ")
     assert len(message.splitlines()) == 1
 
 
