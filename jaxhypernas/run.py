@@ -203,7 +203,8 @@ class Run(Components):
 
     @cached_property
     def _score(self):
-        return make_score(partial(score_one, self.target, self.generator), self.local_mesh, self.chunk)
+        one = partial(score_one, self.target, self.generator)
+        return make_score(one, self.local_mesh, self.chunk, lambda population: self.space.cost(population).flops)
 
     def _evaluate(self, population: Arch, id_A: np.ndarray) -> Scores:
         """Validation scores of canonical candidates."""

@@ -64,7 +64,7 @@ class Args:
 def programs(args: Args, way: Way):
     """The loss of each candidate, and its gradient: (name, function of candidates (theta, arch), x and y)."""
     target = cell_network(STRUCTURE, CellConfig(args.channels, args.cells), IMAGE, CLASSES)
-    _, target = choose(ExecutionConfig(form=way.form), target, "cpu")
+    target = target.forms.get(way.form, target)
 
     def mapped(of_one):
         def run(candidates, x, y):

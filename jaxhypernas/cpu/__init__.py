@@ -73,9 +73,9 @@ def cell_states(ops: np.ndarray, write_N: np.ndarray, op_NxO, read_NxS, weights:
     """All states of a cell, S x B x H x W x C.
 
     Args:
-        ops: int64, the ops of the space: kind (0 skip, 1 average pool, 2 max pool, 3 layers), number of layers, then for
-            each layer the kernel size and dilation of a depthwise convolution (0, 0 if it has none), height and width of
-            the dense one.
+        ops: int64, the ops of the space: kind (0 skip, 1 average pool, 2 max pool, 3 layers), number of layers, then
+            for each layer the kernel size and dilation of a depthwise convolution (0, 0 if it has none), height and
+            width of the dense one.
         write_N: int64, the state that each node writes.
         op_NxO: int32, 1 where the node applies the op.
         read_NxS: int32, how often the node reads the state.
@@ -88,7 +88,7 @@ def cell_states(ops: np.ndarray, write_N: np.ndarray, op_NxO, read_NxS, weights:
 
 
 def cell_states_grad(ops, write_N, op_NxO, read_NxS, weights, inputs, states_SxBxHxWxC, g_SxBxHxWxC):
-    """Gradients of `cell_states` with respect to the inputs, and to the weights; 0 for those of ops that aren't chosen."""
+    """Gradients of `cell_states` with respect to inputs and weights; 0 for those of ops that aren't chosen."""
     results = [_like(states_SxBxHxWxC, (inputs, *states_SxBxHxWxC.shape[1:])), *map(_like, weights)]
     args = (op_NxO, read_NxS, states_SxBxHxWxC, g_SxBxHxWxC, *weights)
     g_inputs, *g_weights = _call("cell_grad", results, *args, write=write_N, ops=ops)

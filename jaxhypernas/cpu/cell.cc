@@ -81,9 +81,8 @@ void add_normalised(const Output<T>& out, Int positions, Int C, bool fresh, T* t
   if (out.stride == C) {
     for (Int i = 0; i < positions; ++i)
       for (Int c = 0; c < C; c += kLanes<T>) {
-        const V<T> v = (*(const V<T>*)(out.y + i * C + c) - *(const V<T>*)(out.mean + c)) * *(const V<T>*)(out.scale + c);
-        V<T>* at = (V<T>*)(to + i * C + c);
-        *at = fresh ? v : *at + v;
+        const V<T> v = (load(out.y + i * C + c) - load(out.mean + c)) * load(out.scale + c);
+        store(to + i * C + c, fresh ? v : load(to + i * C + c) + v);
       }
     return;
   }
@@ -115,7 +114,7 @@ const T* read(const Cell<T>& cell, Int node, const T* states) {
   Int first = -1;
   for (Int s = 0; s < cell.S; ++s) {
     if (weight_S[s] == 0) continue;
-    if (first < 0 && weight_S[s] == 1) {
+    if (sum == nullptr && first < 0 && weight_S[s] == 1) {
       first = s;
       continue;
     }

@@ -220,7 +220,9 @@ def _native(structure, arch, w, inputs):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _native_states(structure, w, arch, inputs_IxBxHxWxC):
-    return cpu.cell_states(*_description(structure), arch.op_NxO, arch.read_NxS, _listed(structure, w), inputs_IxBxHxWxC)
+    return cpu.cell_states(
+        *_description(structure), arch.op_NxO, arch.read_NxS, _listed(structure, w), inputs_IxBxHxWxC
+    )
 
 
 def _description(structure):
