@@ -24,7 +24,7 @@ from timing import best
 
 from jaxhypernas import hlo
 from jaxhypernas.nn import cross_entropy
-from jaxhypernas.predict import ExecutionConfig, choose, map_candidates
+from jaxhypernas.predict import map_candidates
 from jaxhypernas.preflight import slice_devices
 from jaxhypernas.spaces import CellConfig
 from jaxhypernas.spaces.nasbench201 import STRUCTURE, from_choices

@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 SOURCES = Path(__file__).parent
