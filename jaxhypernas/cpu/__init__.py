@@ -20,7 +20,8 @@ import numpy as np
 
 SOURCES = Path(__file__).parent
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-w")
-NAMES = ("cell", "cell_grad", "conv_norm", "conv_norm_grad")
+NAMES = ("cell", "cell_grad", "conv_norm", "conv_norm_dx", "conv_norm_dw")
+VECTOR = 32  # bytes
 
 
 @functools.cache
@@ -97,18 +98,23 @@ def cell_states_grad(ops, write_N, op_NxO, read_NxS, weights, inputs, states_SxB
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv_norm(x_BxHxWxI: jax.Array, w_KxLxIxO: jax.Array, stride: int, relu: bool) -> jax.Array:
     """`nn.batch_norm` of `nn.conv` of the images, or of their ReLU."""
-    B, H, W, _ = x_BxHxWxI.shape
-    shape = (B, -(-H // stride), -(-W // stride), w_KxLxIxO.shape[3])
-    return _call("conv_norm", _like(x_BxHxWxI, shape), x_BxHxWxI, w_KxLxIxO, stride=np.int64(stride), relu=relu)
+    return _conv_norm_fwd(x_BxHxWxI, w_KxLxIxO, stride, relu)[0]
 
 
 def _conv_norm_fwd(x, w, stride, relu):
-    return conv_norm(x, w, stride, relu), (x, w)
+    (B, H, W, _), O = x.shape, w.shape[3]
+    image = B, -(-H // stride), -(-W // stride)
+    padded = -(-O * x.dtype.itemsize // VECTOR) * VECTOR // x.dtype.itemsize
+    results = [_like(x, shape) for shape in ((*image, O), (*image, padded), (padded,), (padded,))]
+    z, *kept = _call("conv_norm", results, x, w, stride=np.int64(stride), relu=relu)
+    return z, (x, w, kept)
 
 
 def _conv_norm_bwd(stride, relu, residuals, g):
-    x, w = residuals
-    return tuple(_call("conv_norm_grad", [_like(x), _like(w)], x, w, g, stride=np.int64(stride), relu=relu))
+    # Two calls: XLA drops the one whose result nobody wants, as that with respect to images.
+    x, w, kept = residuals
+    how = {"stride": np.int64(stride), "relu": relu}
+    return _call("conv_norm_dx", _like(x), x, w, *kept, g, **how), _call("conv_norm_dw", _like(w), x, *kept, g, **how)
 
 
 conv_norm.defvjp(_conv_norm_fwd, _conv_norm_bwd)

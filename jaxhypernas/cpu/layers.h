@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <optional>
+#include <type_traits>
 #include <vector>
 
 namespace jaxhypernas {
@@ -412,11 +414,17 @@ class LayerRun {
     H_ = (x.H + layer.stride - 1) / layer.stride, W_ = (x.W + layer.stride - 1) / layer.stride;
   }
 
-  // `which`: of the layers of an op, all of which stay in memory.
-  Output<T> forward(const Weights<T>& w, int which) {
-    const Int O = padded<T>(O_), n = H_ * W_;
-    Output<T> out{scratch<T>(kOutput + which, x_.B * n * O), scratch<T>(kMean + which, O),
-                  scratch<T>(kScale + which, O), H_, W_, O};
+  // Where `forward` may write; `which`: of the layers of an op, all of which stay in memory.
+  Output<T> own_output(int which) const {
+    const Int O = padded<T>(O_);
+    return output(scratch<T>(kOutput + which, x_.B * H_ * W_ * O), scratch<T>(kMean + which, O),
+                  scratch<T>(kScale + which, O));
+  }
+
+  Output<T> output(T* y, T* mean, T* scale) const { return {y, mean, scale, H_, W_, padded<T>(O_)}; }
+
+  void forward(const Weights<T>& w, const Output<T>& out) {
+    const Int O = out.stride, n = H_ * W_;
     const Kernel<T> kernel(w.dense, layer_.K, layer_.L, x_.C, O_, H_, W_, layer_.stride, false);
     spread(w.deep);
     std::vector<double> mean(x_.B * O), deviation(x_.B * O);
@@ -434,15 +442,15 @@ class LayerRun {
       out.mean[o] = T(sum);
       out.scale[o] = T(1 / std::sqrt(squares / (double(n) * x_.B) + kEpsilon));
     }
-    return out;
   }
 
-  // Gradients: of the weights, written to dw, and of x, given image by image to `take(b, dx, stride)`, `padded` channels.
-  // g: with respect to what BatchNorm gives, B x H x W x O, positions `g_stride` apart.
+  // Gradients: of the weights, written to d_deep and d_dense, and of x, given image by image to `take(b, dx, stride)`,
+  // `padded` channels; no d_dense, or nullptr to take: they aren't wanted. g: with respect to what BatchNorm gives,
+  // B x H x W x O, positions `g_stride` apart.
   template <class Take>
   void backward(const Weights<T>& w, const Output<T>& out, const T* g, Int g_stride, T* d_deep, T* d_dense, Take take) {
     const Int O = out.stride, n = H_ * W_, s = layer_.stride;
-    const Kernel<T> flipped(w.dense, layer_.K, layer_.L, x_.C, O_, x_.H, x_.W, 1, true);
+    constexpr bool kTake = !std::is_same_v<Take, std::nullptr_t>;
     spread(w.deep);
     std::vector<T> mean_g(O), mean_gy(O);
     gradient_means(out, g, g_stride, mean_g.data(), mean_gy.data());
@@ -451,9 +459,14 @@ class LayerRun {
     T* g_image = scratch<T>(kGradient, height * across * O);
     std::memset(g_image, 0, height * across * O * sizeof(T));
     T* first = g_image + (layer_.K / 2 * across + layer_.L / 2) * O;
-    T* dx = scratch<T>(kGradientImage, x_.H * x_.W * flipped.O);
     const Int deep_size = layer_.deep * layer_.deep * stride_, dense_size = layer_.K * layer_.L * x_.C * O;
     std::vector<T> deep(deep_size), dense(dense_size);
+    std::optional<Kernel<T>> flipped;
+    T* dx = nullptr;
+    if constexpr (kTake) {
+      flipped.emplace(w.dense, layer_.K, layer_.L, x_.C, O_, x_.H, x_.W, 1, true);
+      dx = scratch<T>(kGradientImage, x_.H * x_.W * flipped->O);
+    }
 
     for (Int b = 0; b < x_.B; ++b) {
       const T* of = wide(g + b * n * g_stride, n, g_stride, O);
@@ -466,15 +479,20 @@ class LayerRun {
             const V<T> centred = (load(y + at) - load(out.mean + c)) * scale;
             store(first + (h * across + p) * s * O + c, scale * (load(of + at) - load(&mean_g[c]) - centred * load(&mean_gy[c])));
           }
-      const Input<T> in = input(b);
-      conv_taps(in.image, in.across, in.pixel, s, first, s * O, s * across * O, H_, W_, layer_.K, layer_.L, x_.C, O,
-                dense.data());
-      conv_image(g_image, across, O, 1, flipped, x_.H, x_.W, dx);
-      if (layer_.deep > 0) through_deep(dx, deep.data());
-      if (x_.relu) mask(x_, b, dx, flipped.O);
-      take(b, dx, flipped.O);
+      if (d_dense != nullptr) {
+        const Input<T> in = input(b);
+        conv_taps(in.image, in.across, in.pixel, s, first, s * O, s * across * O, H_, W_, layer_.K, layer_.L, x_.C, O,
+                  dense.data());
+      }
+      if constexpr (kTake) {
+        conv_image(g_image, across, O, 1, *flipped, x_.H, x_.W, dx);
+        if (layer_.deep > 0) through_deep(dx, deep.data());
+        if (x_.relu) mask(x_, b, dx, flipped->O);
+        take(b, dx, flipped->O);
+      }
     }
-    for (Int i = 0; i < layer_.K * layer_.L * x_.C; ++i) std::copy_n(&dense[i * O], O_, d_dense + i * O_);
+    if (d_dense != nullptr)
+      for (Int i = 0; i < layer_.K * layer_.L * x_.C; ++i) std::copy_n(&dense[i * O], O_, d_dense + i * O_);
     for (Int i = 0; i < layer_.deep * layer_.deep; ++i) std::copy_n(&deep[i * stride_], x_.C, d_deep + i * x_.C);
   }
 
