@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny import TINY
 
+from jaxhypernas import cpu
 from jaxhypernas.generators import GENERATORS
 from jaxhypernas.spaces import SPACES, CellConfig, Nasbench101Arch, nasbench101
 from jaxhypernas.spaces.nasbench101 import (
@@ -369,6 +370,14 @@ def case(drawn):
     x = np.random.default_rng(0).normal(size=(BATCH, *IMAGE)).astype(np.float32)
     apply = jax.jit(target.apply)
     return target, apply, random_theta(target, 3), archs, x
+
+
+@pytest.mark.skipif(not cpu.available(), reason="needs a C++ compiler")
+def test_logits_by_cpp_are_the_same(case):
+    target, apply, theta, archs, x = case
+    native = jax.jit(target.forms["native"].apply)
+    for arch in archs:
+        close(native(theta, arch, x), apply(theta, arch, x))
 
 
 def test_logits_are_those_of_the_plain_network(case):

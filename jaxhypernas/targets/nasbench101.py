@@ -9,15 +9,20 @@ the widest vertex, C channels, and masks cut them, so that all cells are one pro
 2. Every convolution inside a cell computes C channels, however few are left of them.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxhypernas import nn
+from jaxhypernas import cpu, nn
 from jaxhypernas.spaces.cells import STAGES, CellConfig, check_image
 from jaxhypernas.spaces.nasbench101 import VERTICES, N, Nasbench101Arch, prune, vertex_channels
 from jaxhypernas.types import Params, Target
+
+_ConvNorm = Callable[[jax.Array, jax.Array, int, bool], jax.Array]  # as `nn.conv_norm`
 
 
 def nasbench101(config: CellConfig, image: tuple[int, int, int], classes: int) -> Target:
@@ -57,21 +62,21 @@ def nasbench101(config: CellConfig, image: tuple[int, int, int], classes: int) -
             cells = s * config.cells + np.arange(config.cells, dtype=np.int32)
             nodes["cells"][s][name] = cells[:, None] * VERTICES + np.arange(1, spec.shape[1] + 1, dtype=np.int32)[None]
 
-    def apply(theta: Params, arch: Nasbench101Arch, x_BxHxWxC: jax.Array) -> jax.Array:
+    def apply(conv_norm: _ConvNorm, theta: Params, arch: Nasbench101Arch, x_BxHxWxC: jax.Array) -> jax.Array:
+        def conv(x, w):
+            return jax.nn.relu(conv_norm(x, w, 1, False))
+
         arch = prune(jax.tree.map(jnp.asarray, arch))
-        x = _norm_relu(nn.conv(x_BxHxWxC, theta["stem"]))
+        x = conv(x_BxHxWxC, theta["stem"])
         for s, c in enumerate(channels):
             if s > 0:
                 x = jnp.pad(_max_pool(x), ((0, 0), (0, 0), (0, 0), (0, c - x.shape[-1])))
             channel_N = vertex_channels(arch.edge_VxV, c)
-            x, _ = lax.scan(lambda x, w, n=channel_N: (_cell(arch, n, w, x), None), x, theta["cells"][s])
+            x, _ = lax.scan(lambda x, w, n=channel_N: (_cell(conv, arch, n, w, x), None), x, theta["cells"][s])
         return x.mean((1, 2)) @ theta["head"] + theta["bias"][None]
 
-    return Target(weight_spec, apply, nodes)
-
-
-def _norm_relu(x):
-    return jax.nn.relu(nn.batch_norm(x))
+    native = Target(weight_spec, partial(apply, cpu.conv_norm), nodes)
+    return Target(weight_spec, partial(apply, nn.conv_norm), nodes, forms={"native": native})
 
 
 def _max_pool(x):
@@ -80,34 +85,34 @@ def _max_pool(x):
     return x.reshape(B, H // 2, 2, W // 2, 2, C).max((2, 4))
 
 
-OPS = (  # (weights of the vertex, its input) -> its output, by its number in op_N
-    lambda w, x: jnp.zeros_like(x),
-    lambda w, x: _norm_relu(nn.conv(x, w["conv3x3"])),
-    lambda w, x: _norm_relu(x @ w["conv1x1"]),
-    lambda w, x: nn.max_pool_3x3(x),
+OPS = (  # (ReLU of BatchNorm of a convolution, weights of the vertex, its input) -> its output, by its number in op_N
+    lambda conv, w, x: jnp.zeros_like(x),
+    lambda conv, w, x: conv(x, w["conv3x3"]),
+    lambda conv, w, x: conv(x, w["conv1x1"][None, None]),
+    lambda conv, w, x: nn.max_pool_3x3(x),
 )
 
 
-def _cell(arch, channel_N, w, x_BxHxWxC):
+def _cell(conv, arch, channel_N, w, x_BxHxWxC):
     """The output of one cell."""
 
     def add_if(on, y, term, *operands):
         return lax.cond(on > 0, lambda y, *operands: y + term(*operands), lambda y, *_: y, y, *operands)
 
     def project(w):
-        return _norm_relu(x_BxHxWxC @ w)
+        return conv(x_BxHxWxC, w[None, None])
 
     # Recomputed in the backward pass: what it would store is stored for ops that aren't chosen, too.
     @jax.checkpoint
     def vertex(w, node, y):
         mask_C = (jnp.arange(y.shape[-1]) < node["channels"]).astype(y.dtype).reshape(1, 1, 1, -1)
         y = add_if(node["read"][0], y, project, w["project"]) * mask_C
-        return lax.switch(node["op"], OPS, w, y) * mask_C
+        return lax.switch(node["op"], [partial(op, conv) for op in OPS], w, y) * mask_C
 
     def step(state_NxBxHxWxC, at):
         w, node = at
-        read_N = node["read"][1:].astype(x_BxHxWxC.dtype).reshape(-1, 1, 1, 1, 1)
-        y = vertex(w, node, (state_NxBxHxWxC * read_N).sum(0))
+        read_N = node["read"][1:].astype(x_BxHxWxC.dtype)
+        y = vertex(w, node, jnp.tensordot(read_N, state_NxBxHxWxC, 1, precision="highest"))  # on CPU a sum is slow
         return state_NxBxHxWxC.at[node["place"]].set(y), None
 
     def concatenate(out, at):
