@@ -28,12 +28,12 @@ VECTOR = 32  # bytes
 def available() -> bool:
     """Whether the functions below run here: compiles them where that has not been done, once per machine and version.
 
-    A cell costs a few seconds to compile; without a compiler, or where it fails, the answer is no.
+    That takes about ten seconds; without a compiler, or where it fails, the answer is no.
     """
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         return False
-    try:
+    try:  # a home that can't be written, a compiler that doesn't know a flag: there is another form
         library = ctypes.CDLL(str(_compiled(compiler)))
     except (OSError, subprocess.CalledProcessError):
         return False
@@ -46,10 +46,10 @@ def available() -> bool:
 def _compiled(compiler: str) -> Path:
     """The library, from the user's cache or compiled into it."""
     command = [compiler, *FLAGS, f"-I{jax.ffi.include_dir()}"]
-    asked = [*command, "-Q", "--help=target"]  # what "native" is: caches are shared between machines
-    native = subprocess.run(asked, capture_output=True, check=False).stdout
+    # Homes are shared between machines: the compiler's macros name its version and the processor's instructions.
+    macros = subprocess.run([compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, check=True)
     sources = b"".join(p.read_bytes() for p in sorted(SOURCES.iterdir()) if p.suffix in (".h", ".cc"))
-    key = hashlib.sha256(b"\0".join((sources, native, jax.__version__.encode(), compiler.encode()))).hexdigest()[:16]
+    key = hashlib.sha256(b"\0".join((sources, macros.stdout, jax.__version__.encode()))).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxhypernas"
     path = cache / f"cpu-{key}.so"
     if not path.exists():
