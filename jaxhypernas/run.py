@@ -131,13 +131,14 @@ class Run(Components):
         return restored and restored[1]
 
     def _train_from(self, state: TrainState, checkpoints: Checkpoints) -> TrainState:
-        config = self.config.train
+        config, program = self.config.train, None
         shown = progress.bar("train", config.steps, "images*candidates", start=int(state.step))
         with shown as bar, closing(self.training_images(state)) as segments:
             images = next(segments, None)
             while (done := int(state.step)) < config.steps:
                 steps, began = min(config.every, config.steps - done), time.time()
-                state, loss = self.train_program(state, images, np.int32(steps))
+                program = program or processes.compiled(self.train_program, state, images, np.int32(steps))
+                state, loss = program(state, images, np.int32(steps))
                 images = next(segments, None)  # read and sent while the program runs
                 check_progress(float(loss), int(state.step), self.dataset.classes)
                 rate = steps * config.batch * config.architectures / (time.time() - began)
