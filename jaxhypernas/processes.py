@@ -72,6 +72,17 @@ def in_turn() -> Iterator[None]:
         gather(np.zeros(1))
 
 
+def compiled(program: jax.stages.Wrapped, *args: Any) -> jax.stages.Compiled:
+    """The program for arguments like these, once all processes have compiled it.
+
+    Gloo connects the devices of a program when it first runs, and fails if one comes 30 s after another: one process
+    may compile what another has in its cache.
+    """
+    done = program.lower(*args).compile()
+    gather(np.zeros(1))
+    return done
+
+
 def local(tree: Any, sharding: NamedSharding) -> Any:
     """Arrays that are the same on every device of all processes, as arrays on this process's devices; no copy."""
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
-from jaxhypernas import lastwords
+from jaxhypernas import lastwords, processes
 from jaxhypernas.types import UserError
 
 WAIT = 45  # seconds for all processes to start
@@ -58,6 +59,7 @@ def join(words: list[str], config: bytes) -> None:
     (_call if place.process == 0 else _answer)(place, card)
     _filter_log()
     jax.distributed.initialize(*place, initialization_timeout=WAIT, heartbeat_timeout_seconds=LOST)
+    processes.gather(np.zeros(1))  # Gloo connects them now that all are here: later it waits for 30 s, and then fails
 
 
 def lost() -> None:

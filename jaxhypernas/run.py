@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
 
@@ -44,7 +45,7 @@ class Run(Components):
 
     Args:
         workdir: made if it does not exist.
-        config: of a new run; for an existing one it must be the same, or None.
+        config: of a new run; for an existing one it must be the same but for ``execution``, or None.
 
     Raises:
         UserError: the directory holds another configuration, cannot be written, or is empty and config is None.
@@ -53,22 +54,21 @@ class Run(Components):
     def __init__(self, workdir: PathLike, config: Config | None = None):
         self.workdir = Path(workdir)
         path = self.workdir / "config.json"
-        if path.exists():
-            stored = configs.load(path)
-            if config is not None and (found := configs.difference(stored, config)):
-                raise UserError(
-                    f"{found[0]}: {self.workdir} was begun with {found[1]}, not {found[2]}: use a new --workdir"
-                )
-            config = stored
-        elif config is None:
+        stored = configs.load(path) if path.exists() else None
+        config = config or stored
+        if config is None:
             raise UserError(
                 f"workdir: {self.workdir} holds no run: begin one with jaxhypernas train --workdir {self.workdir}"
             )
+        if stored and (found := configs.difference(replace(stored, execution=config.execution), config)):
+            raise UserError(
+                f"{found[0]}: {self.workdir} was begun with {found[1]}, not {found[2]}: use a new --workdir"
+            )
         super().__init__(config)
-        self._check()
+        self._check(stored)
         try:
             with processes.in_turn():
-                if processes.first() and not path.exists():
+                if processes.first() and config != stored:
                     self.workdir.mkdir(parents=True, exist_ok=True)
                     configs.save(config, path)
                 if not path.exists():
@@ -81,10 +81,10 @@ class Run(Components):
                 f"workdir: {self.workdir} cannot be written ({error.strerror}): use another --workdir"
             ) from None
 
-    def _check(self) -> None:
+    def _check(self, stored: Config | None) -> None:
         """Bad data, parts that don't fit each other or a search that can't begin must not leave a begun run behind."""
         _ = self.trained, self.strategy
-        if (self.workdir / "config.json").exists():
+        if self.config == stored:
             return
         limits.check(self)
         if self.config.search.max_params or self.config.search.max_flops:
@@ -131,13 +131,14 @@ class Run(Components):
         return restored and restored[1]
 
     def _train_from(self, state: TrainState, checkpoints: Checkpoints) -> TrainState:
-        config = self.config.train
+        config, program = self.config.train, None
         shown = progress.bar("train", config.steps, "images*candidates", start=int(state.step))
         with shown as bar, closing(self.training_images(state)) as segments:
             images = next(segments, None)
             while (done := int(state.step)) < config.steps:
                 steps, began = min(config.every, config.steps - done), time.time()
-                state, loss = self.train_program(state, images, np.int32(steps))
+                program = program or processes.compiled(self.train_program, state, images, np.int32(steps))
+                state, loss = program(state, images, np.int32(steps))
                 images = next(segments, None)  # read and sent while the program runs
                 check_progress(float(loss), int(state.step), self.dataset.classes)
                 rate = steps * config.batch * config.architectures / (time.time() - began)

@@ -1,6 +1,8 @@
-"""How candidates run changes nothing: chunks, order, devices; a mean over a mesh equals one without."""
+"""How candidates run changes nothing, mid-run too: chunks, order, devices; a mean over a mesh equals one without."""
 
 import dataclasses
+import json
+import shutil
 from functools import partial
 
 import jax
@@ -12,8 +14,9 @@ from tiny import TINY
 from jaxhypernas import compilations, data
 from jaxhypernas.generators import GENERATORS
 from jaxhypernas.mesh import ARCH, DATA, make_mesh
-from jaxhypernas.predict import bind, map_candidates, mean_candidates, mean_over_mesh
+from jaxhypernas.predict import ExecutionConfig, bind, map_candidates, mean_candidates, mean_over_mesh
 from jaxhypernas.retrain import make_retrain
+from jaxhypernas.run import Run
 from jaxhypernas.score import make_batches, make_score, score_one
 from jaxhypernas.spaces import SPACES
 from jaxhypernas.targets import TARGETS
@@ -156,6 +159,26 @@ def test_every_generator_trains_and_a_cut_changes_nothing(dataset, generator):
     assert int(whole.step) == 6 and np.isfinite(losses[0])
     for a, b in zip(jax.tree.leaves(whole.phi), jax.tree.leaves(cut.phi), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_goes_on_with_other_devices_and_another_chunk(tmp_path):
+    """On two devices, side by side, what four had begun one at a time: the same to rounding."""
+    whole = Run(tmp_path / "whole", dataclasses.replace(TINY, space="nasbench201", generator="shared"))
+    whole.train()
+    archs = whole.sample(40, jax.random.key(0))
+    known = whole.score(jax.tree.map(lambda x: x[:10], archs))
+    last = shutil.ignore_patterns(str(whole.config.train.steps))
+    workdir = shutil.copytree(whole.workdir, tmp_path / "run", ignore=last)
+    other = Run(workdir, dataclasses.replace(whole.config, execution=ExecutionConfig(chunk=3)))
+    other.mesh = other.local_mesh = mesh_of(2)
+    for a, b in zip(jax.tree.leaves(other.train().phi), jax.tree.leaves(whole.phi), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max() + 1e-7)
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 8]
+    found, expected = other.score(archs), whole.score(archs)
+    assert [row["id"] for row in found] == [row["id"] for row in expected] and found[:10] == known
+    np.testing.assert_allclose([row["loss"] for row in found], [row["loss"] for row in expected], rtol=1e-4)
+    assert Run(workdir).chunk == 3
 
 
 def test_training_learns(dataset):

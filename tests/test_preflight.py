@@ -91,11 +91,22 @@ def program(name, devices):
     return hlo.read(next(lowered for called, lowered, *_ in found if called == name).compile())
 
 
+EIGHT = """
+import json
+from test_preflight import program
+
+work = program("score", 8)
+print(json.dumps([work.flops, work.collectives]))
+"""
+
+
 def test_scoring_on_more_devices():
-    """The program takes four times the candidates on four devices: each does what one alone does for a quarter."""
-    one, four = program("score", 1), program("score", 4)
-    assert four.collectives == {}
-    assert four.flops == one.flops > 0
+    """The program takes eight times the candidates on eight devices: each does what one alone does for an eighth."""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "PYTHONPATH": os.pathsep.join(sys.path)}
+    eight = subprocess.run([sys.executable, "-c", EIGHT], capture_output=True, text=True, env=environment, check=True)
+    flops, collectives = json.loads(eight.stdout)
+    assert collectives == {}
+    assert flops == program("score", 1).flops > 0
 
 
 def test_training_averages_gradients_once_per_step():

@@ -128,6 +128,18 @@ def test_devices_share_images(tmp_path):
     close(shared.train().phi, alone.train().phi)
 
 
+def test_a_program_runs_once_all_have_compiled_it(monkeypatch):
+    happened = []
+    monkeypatch.setattr(processes, "gather", lambda x: happened.append("all are there"))
+
+    def double(x):
+        happened.append("compiled here")
+        return 2 * x
+
+    assert processes.compiled(jax.jit(double), np.float32(1))(np.float32(3)) == 6
+    assert happened == ["compiled here", "all are there"]
+
+
 @pytest.mark.parametrize("number", [0, 1, 5, 64])
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_shares_are_all_candidates_in_order(number, count, monkeypatch):
