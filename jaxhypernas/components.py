@@ -51,7 +51,7 @@ class Components:
         return self.mesh.devices.flat[0].platform
 
     @cached_property
-    def _execution(self) -> tuple[int, Target]:
+    def _execution(self) -> tuple[int, str, Target]:
         target = TARGETS[self.config.space](self.config, self.dataset.image, self.dataset.classes)
         return predict.choose(self.config.execution, target, self._platform)
 
@@ -61,9 +61,14 @@ class Components:
         return self._execution[0]
 
     @property
+    def form(self) -> str:
+        """How candidates run."""
+        return self._execution[1]
+
+    @property
     def target(self) -> Target:
         """The family of networks, in the form chosen."""
-        return self._execution[1]
+        return self._execution[2]
 
     @cached_property
     def generator(self):
@@ -87,7 +92,7 @@ class Components:
         config = replace(self.config, cells=replace(cells, nodes=cells.train_nodes))
         shape = self.dataset.image, self.dataset.classes
         space, target = SPACES[config.space](config, *shape), TARGETS[config.space](config, *shape)
-        _, target = predict.choose(config.execution, target, self._platform)
+        *_, target = predict.choose(config.execution, target, self._platform)
         generator = GENERATORS[config.generator](config, space, target)
         if jax.eval_shape(generator.init, self.key) != jax.eval_shape(self.generator.init, self.key):
             raise UserError(

@@ -20,6 +20,11 @@ def batch_norm(x_BxHxWxC: jax.Array, epsilon: float = 1e-5) -> jax.Array:
     return centred * lax.rsqrt(jnp.square(centred).mean((0, 1, 2), keepdims=True) + epsilon)
 
 
+def conv_norm(x_BxHxWxI: jax.Array, w_KxLxIxO: jax.Array, stride: int, relu: bool) -> jax.Array:
+    """`batch_norm` of `conv` of the images, or of their ReLU."""
+    return batch_norm(conv(jax.nn.relu(x_BxHxWxI) if relu else x_BxHxWxI, w_KxLxIxO, stride))
+
+
 def cross_entropy(logits_BxL: jax.Array, y_B: jax.Array) -> jax.Array:
     """Mean over images, in nats."""
     return -jnp.take_along_axis(jax.nn.log_softmax(logits_BxL), y_B[:, None], 1).mean()

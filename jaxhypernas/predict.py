@@ -14,6 +14,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxhypernas import cpu
 from jaxhypernas.mesh import ARCH, DATA
 from jaxhypernas.types import Arch, Generator, Params, Target, UserError
 
@@ -28,29 +29,34 @@ class ExecutionConfig:
     """How candidates run: the same results to rounding, at another speed."""
 
     chunk: int = 0  # candidates side by side on a device; 0: chosen by platform
-    form: Literal["auto", "branch", "fused"] = "auto"  # branch: each op of a node is a branch, of which vmap computes
-    # all; fused: one convolution whatever the op, in spaces that allow it
+    form: Literal["auto", "branch", "fused", "native"] = "auto"  # branch: each op of a node is a branch, of which vmap
+    # computes all; fused: one convolution whatever the op, in spaces that allow it; native: cells as C++, on CPU
 
     def __post_init__(self):
         if self.chunk < 0:
             raise UserError(f"execution.chunk: {self.chunk} must be 0 (automatic) or more")
 
 
-def choose(config: ExecutionConfig, target: Target, platform: str) -> tuple[int, Target]:
-    """The chunk, and the target in its form, for a platform ("cpu", "tpu", "gpu").
+def choose(config: ExecutionConfig, target: Target, platform: str) -> tuple[int, str, Target]:
+    """The chunk, the form, and the target in that form, for a platform ("cpu", "tpu", "gpu").
 
     What was measured, or estimated by compilers (experiments/LOG.md): on CPU one candidate at a time, which stays in
-    cache and branches; on TPU one at a time, fused where ops can be; on GPU, which small kernels one after the other
-    would leave idle, 8 side by side, which computes every branch where ops can't be fused.
+    cache, its cells as C++ where there is a compiler, else branching; on TPU one at a time, fused where ops can be; on
+    GPU, which small kernels one after the other would leave idle, 8 side by side, which computes every branch where ops
+    can't be fused.
 
     Raises:
-        UserError: form "fused" for a space that has none.
+        UserError: a form that the space, or this machine, doesn't have.
     """
-    fused = target.fused if config.form == "fused" or (config.form == "auto" and platform != "cpu") else None
-    if config.form == "fused" and fused is None:
-        raise UserError("execution.form: the ops of this space can't be fused: set it to branch")
-    chunk = config.chunk or (8 if platform == "gpu" else 1)
-    return chunk, target if fused is None else target._replace(apply=fused)
+    form = config.form
+    if form == "auto":
+        best = ("native" if cpu.available() else "branch") if platform == "cpu" else "fused"
+        form = best if best in target.forms else "branch"
+    elif form != "branch" and form not in target.forms:
+        raise UserError(f"execution.form: the cells of this space have no form {form}: set it to branch")
+    elif form == "native" and not (platform == "cpu" and cpu.available()):
+        raise UserError("execution.form: native needs a CPU and a C++ compiler (CXX, or c++): set it to branch")
+    return config.chunk or (8 if platform == "gpu" else 1), form, target.forms.get(form, target)
 
 
 def map_candidates(f: Callable[[Any], Any], population: Any, chunk: int) -> Any:

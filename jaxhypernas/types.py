@@ -8,7 +8,8 @@ A plug-in is a ``NamedTuple`` of functions. Each is written for ONE architecture
 ``predict.map_candidates``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -98,8 +99,8 @@ class Target(NamedTuple):
     nodes: Any  # pytree like weight_spec of int arrays: the node that each slice along a leaf's first axes belongs to,
     # counted through the graphs of all stacked cells; of shape () where a leaf belongs to no node
     relaxed: Callable[[Params, Arch, jax.Array], jax.Array] | None = None  # like apply, of what `Space.paths` gives
-    fused: Callable[[Params, Arch, jax.Array], jax.Array] | None = None  # like apply, with one convolution per node
-    # whatever its op, for candidates side by side; None: some op isn't one convolution
+    forms: Mapping[str, "Target"] = MappingProxyType({})  # the same networks run in other ways (`predict.choose`), equal
+    # to rounding
 
 
 class Generator(NamedTuple):

@@ -112,7 +112,7 @@ def compiled(f, work: float, *args) -> Scheme:
 
 
 def ours(case: Case, mode: str, execution: predict.ExecutionConfig) -> Scheme:
-    chunk, target = predict.choose(execution, case.target, jax.default_backend())
+    chunk, _, target = predict.choose(execution, case.target, jax.default_backend())
 
     def local(batch, population):
         return predict.map_candidates(lambda p: loss(target.apply, mode)(*p, *batch), population, chunk)
@@ -170,6 +170,7 @@ def side_by_side(form):
 
 SCHEMES: dict[str, Callable[[Case, str], Scheme]] = {
     "ours": lambda case, mode: ours(case, mode, predict.ExecutionConfig()),
+    "chunk 1, native": lambda case, mode: ours(case, mode, predict.ExecutionConfig(1, "native")),
     "chunk 1, branch": lambda case, mode: ours(case, mode, predict.ExecutionConfig(1, "branch")),
     "chunk 1, fused": lambda case, mode: ours(case, mode, predict.ExecutionConfig(1, "fused")),
     "chunk 4, branch": side_by_side("branch"),

@@ -56,7 +56,7 @@ def measure(row: Row) -> dict:
     space = spaces.ghn(IMAGE, 10, 4, 1, row.nodes)
     config = spaces.CellConfig(4, 1, row.nodes)
     target = cell_network(dag(row.nodes).structure, config, IMAGE, 10)
-    chunk, target = choose(ExecutionConfig(), target, jax.default_backend())
+    chunk, _, target = choose(ExecutionConfig(), target, jax.default_backend())
     generator = standalone(target.weight_spec, target.nodes)
     phi = generator.init(jax.random.key(0))
     batches = Batches(jax.random.normal(jax.random.key(1), (1, 16, *IMAGE)), jnp.zeros((1, 16), jnp.int32))

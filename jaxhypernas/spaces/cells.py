@@ -61,6 +61,8 @@ class CellStructure(NamedTuple):
     # residual (NAS-Bench-201): output states are added; between stages a residual block halves the resolution.
     # projected (NASNet): all written states are concatenated; a 1x1 brings each input of a cell to C channels; the
     # first cell of a later stage takes inputs that are pooled to its resolution.
+    wiring_N: tuple[int, ...] | None = None  # where all cells are wired alike, from one input to the last state: the
+    # state that each node reads
 
     @property
     def states(self) -> int:

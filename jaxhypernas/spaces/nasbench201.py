@@ -15,7 +15,13 @@ NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))  # (to, from), in the order of the strings
 PLACES = 5 ** np.arange(5, -1, -1, dtype=np.int32)  # of an op in a cell's number
 STRUCTURE = CellStructure(
-    ops=NAMES[1:], inputs=1, write_N=tuple(to for to, _ in EDGES), reads=1, ops_at_once=1, stack="residual"
+    ops=NAMES[1:],
+    inputs=1,
+    write_N=tuple(to for to, _ in EDGES),
+    reads=1,
+    ops_at_once=1,
+    stack="residual",
+    wiring_N=tuple(start for _, start in EDGES),
 )
 
 

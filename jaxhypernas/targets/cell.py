@@ -6,7 +6,7 @@ Stem (3x3, BatchNorm), three stages of cells, BatchNorm, ReLU, global mean, line
    inside it, and what it pools is brought to C channels by the 1x1 that every cell has (no factorised reduction).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxhypernas import nn
+from jaxhypernas import cpu, nn
 from jaxhypernas.spaces.cells import STAGES, CellArch, CellConfig, CellStructure
 from jaxhypernas.targets.ops import OPS
 from jaxhypernas.types import Params, Target
@@ -34,25 +34,21 @@ def cell_network(structure: CellStructure, config: CellConfig, image: tuple[int,
     width = 1 if residual else structure.written
     weight_spec, nodes = _weights(structure, config, image, classes)
 
-    def apply(
-        structure: CellStructure, form: "_Form", theta: Params, arch: CellArch, x_BxHxWxC: jax.Array
-    ) -> jax.Array:
-        x = nn.batch_norm(nn.conv(x_BxHxWxC, theta["stem"]))
+    def apply(form: _Form, theta: Params, arch: CellArch, x_BxHxWxC: jax.Array) -> jax.Array:
+        x = form.conv_norm(x_BxHxWxC, theta["stem"], 1, False)
         before = (x,) * structure.inputs  # the outputs of the last cells, newest first
         for s in range(STAGES):
             if s > 0 and residual:
-                before = (_reduce(theta["reduce"][s - 1], before[0]),)
+                before = (_reduce(form, theta["reduce"][s - 1], before[0]),)
             elif s > 0:
                 before = tuple(_halve(b, width * config.channels * 2**s) for b in before)
 
             def step(before, w, s=s):
-                inputs = before if residual else [_project(b, p) for b, p in zip(before, w["project"], strict=True)]
-                states = _cell(structure, form, arch, w["cell"], inputs)
-                if residual:
-                    out = jnp.tensordot(arch.out_S.astype(x.dtype), states, 1)
-                else:
-                    out = jnp.concatenate(list(states[structure.inputs :]), -1)
-                return (out, *before[:-1]), None
+                inputs = before
+                if not residual:
+                    weights = w["project"][:, None, None]
+                    inputs = [form.conv_norm(b, p, 1, True) for b, p in zip(before, weights, strict=True)]
+                return (form.cell(arch, w["cell"], inputs), *before[:-1]), None
 
             xs = {"cell": theta["cells"][s]}
             if not residual:
@@ -61,14 +57,15 @@ def cell_network(structure: CellStructure, config: CellConfig, image: tuple[int,
         x_BxC = jax.nn.relu(nn.batch_norm(before[0])).mean((1, 2))
         return x_BxC @ theta["head"] + theta["bias"][None]
 
-    can_fuse = structure.ops_at_once == 1 and all(OPS[name].kernel for name in structure.ops)
-    return Target(
-        weight_spec,
-        partial(apply, structure, BRANCH),
-        nodes,
-        partial(apply, structure.relaxed, BRANCH),
-        partial(apply, structure, FUSED) if can_fuse else None,
-    )
+    def target(cell, conv_norm, forms):
+        of_paths, of_one = (_Form(partial(cell, s), conv_norm) for s in (structure.relaxed, structure))
+        return Target(weight_spec, partial(apply, of_one), nodes, partial(apply, of_paths), forms)
+
+    forms = {"native": target(_native, cpu.conv_norm, {})}
+    if structure.wiring_N is not None and all(OPS[name].kernel for name in structure.ops):
+        fused = _Form(jax.checkpoint(partial(_fused, structure)), nn.conv_norm)
+        forms["fused"] = target(_branching, nn.conv_norm, {})._replace(apply=partial(apply, fused))
+    return target(_branching, nn.conv_norm, forms)
 
 
 def _weights(structure, config, image, classes):
@@ -109,8 +106,15 @@ def _weights(structure, config, image, classes):
     return weight_spec, nodes
 
 
-def _cell(structure, form, arch, w, inputs):
-    """All states of one cell, S x B x H x W x C."""
+class _Form(NamedTuple):
+    """How a network runs."""
+
+    cell: Callable[[CellArch, Params, Sequence[jax.Array]], jax.Array]  # (arch, weights, inputs) -> its output
+    conv_norm: Callable[[jax.Array, jax.Array, int, bool], jax.Array]  # as `nn.conv_norm`
+
+
+def _branching(structure, arch, w, inputs):
+    """A cell node by node, each op a branch."""
     weight_NxR, read_NxR = lax.top_k(arch.read_NxS, structure.reads)
     nodes = {
         "op": arch.op_NxO,
@@ -119,19 +123,25 @@ def _cell(structure, form, arch, w, inputs):
         "weight": weight_NxR.astype(inputs[0].dtype),
         "write": jnp.array(structure.write_N, jnp.int32),
     }
-    return _states(structure, form, w, nodes, jnp.stack(inputs))
+    return _output(structure, arch, _states(structure, w, nodes, jnp.stack(inputs)))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _states(structure, form, w, nodes, inputs_IxBxHxWxC):
-    """The states after all nodes. Its own VJP: states, and their gradients, are added to in place, and nothing else is
-    kept: a state is complete before a node reads it, and what autodiff would keep of ops, it keeps of all, chosen or
-    not."""
+def _output(structure, arch, states):
+    if structure.stack == "residual":
+        return jnp.tensordot(arch.out_S.astype(states.dtype), states, 1)
+    return jnp.concatenate(list(states[structure.inputs :]), -1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _states(structure, w, nodes, inputs_IxBxHxWxC):
+    """All states of one cell, S x B x H x W x C. Its own VJP: states, and their gradients, are added to in place, and
+    nothing else is kept: a state is complete before a node reads it, and what autodiff would keep of ops, it keeps of
+    all, chosen or not."""
 
     def step(states, own):
         w, node = own
         states, x = lax.optimization_barrier((states, _read(structure, node, states)))
-        return states.at[node["write"]].add(form.ops(structure, w, node, x)), None
+        return states.at[node["write"]].add(_ops(structure, w, node, x)), None
 
     zeros = jnp.zeros((structure.written, *inputs_IxBxHxWxC.shape[1:]), inputs_IxBxHxWxC.dtype)
     return lax.scan(step, jnp.concatenate([inputs_IxBxHxWxC, zeros]), (w, nodes))[0]
@@ -143,18 +153,18 @@ def _read(structure, node, states):
     return sum(node["weight"][r] * states[node["read"][r]] for r in range(structure.reads))
 
 
-def _states_fwd(structure, form, w, nodes, inputs):
-    states = _states(structure, form, w, nodes, inputs)
+def _states_fwd(structure, w, nodes, inputs):
+    states = _states(structure, w, nodes, inputs)
     return states, (w, nodes, states)
 
 
-def _states_bwd(structure, form, residuals, g_states):
+def _states_bwd(structure, residuals, g_states):
     w, nodes, states = residuals
 
     def step(g_states, own):
         w, node = own
         g_states, g = lax.optimization_barrier((g_states, g_states[node["write"]]))
-        g_w, g_x = form.vjp(structure, w, node, _read(structure, node, states), g)
+        g_w, g_x = _ops_vjp(structure, w, node, _read(structure, node, states), g)
         for r in range(structure.reads):
             g_states = g_states.at[node["read"][r]].add(g_x if structure.reads == 1 else node["weight"][r] * g_x)
         return g_states, g_w
@@ -166,15 +176,8 @@ def _states_bwd(structure, form, residuals, g_states):
 _states.defvjp(_states_fwd, _states_bwd)
 
 
-class _Form(NamedTuple):
-    """How the ops of a node run, and their gradients."""
-
-    ops: Callable[..., jax.Array]  # (structure, w, node, x) -> the sum of the node's ops
-    vjp: Callable[..., tuple[Params, jax.Array]]  # (structure, w, node, x, g) -> gradients with respect to w and x
-
-
-def _branches(structure, w, node, x):
-    """One branch if a node has one op at most, else a branch for each."""
+def _ops(structure, w, node, x):
+    """The sum of a node's ops: one branch if it has one op at most, else a branch for each."""
     branches = [partial(_op, name) for name in structure.ops]
     if structure.ops_at_once == 1:
         return lax.switch(node["chosen"], [*branches, lambda w, x: jnp.zeros_like(x)], w, x)
@@ -184,7 +187,8 @@ def _branches(structure, w, node, x):
     return y
 
 
-def _branches_vjp(structure, w, node, x, g):
+def _ops_vjp(structure, w, node, x, g):
+    """Gradients with respect to w and x."""
     branches = [partial(_op_vjp, name) for name in structure.ops]
     zero = jax.tree.map(jnp.zeros_like, (w, x))
     if structure.ops_at_once == 1:
@@ -201,22 +205,6 @@ def _branches_vjp(structure, w, node, x, g):
     return total
 
 
-def _fused(structure, w, node, x):
-    """The chosen op, or none, as a convolution: its kernel is selected, not its output."""
-    C, ops = x.shape[-1], {name: OPS[name] for name in structure.ops}
-    kernels_Ox3x3xCxC = jnp.stack([op.kernel(w.get(name, {}), C) for name, op in ops.items() if op.kernel])
-    kernel = jnp.tensordot(node["op"].astype(x.dtype), kernels_Ox3x3xCxC, 1)
-    weighted = node["op"] @ np.array([bool(op.shapes(C)) for op in ops.values()], np.int32) > 0
-    mean = node["op"] @ np.array([op.mean for op in ops.values()], np.int32) > 0
-    y = nn.conv(jnp.where(weighted, jax.nn.relu(x), x), kernel)
-    y = y / jnp.where(mean, nn.window_count(x), 1)
-    return jnp.where(weighted, nn.batch_norm(y), y)
-
-
-def _fused_vjp(structure, w, node, x, g):
-    return jax.vjp(lambda w, x: _fused(structure, w, node, x), w, x)[1](g)
-
-
 def _op(name, w, x):
     return OPS[name].apply(w.get(name, {}), x)
 
@@ -225,20 +213,89 @@ def _op_vjp(name, w, x, g):
     return jax.vjp(partial(_op, name), w, x)[1](g)
 
 
-BRANCH, FUSED = _Form(_branches, _branches_vjp), _Form(_fused, _fused_vjp)
+def _native(structure, arch, w, inputs):
+    """A cell as one call of C++."""
+    return _output(structure, arch, _native_states(structure, w, arch, jnp.stack(inputs)))
 
 
-def _reduce(w, x):
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _native_states(structure, w, arch, inputs_IxBxHxWxC):
+    return cpu.cell_states(*_description(structure), arch.op_NxO, arch.read_NxS, _listed(structure, w), inputs_IxBxHxWxC)
+
+
+def _description(structure):
+    ops = np.array([n for name in structure.ops for n in OPS[name].native], np.int64)
+    return ops, np.array(structure.write_N, np.int64)
+
+
+def _listed(structure, w):
+    return [w[name][leaf] for name in structure.ops for leaf in OPS[name].shapes(1)]
+
+
+def _native_states_fwd(structure, w, arch, inputs):
+    states = _native_states(structure, w, arch, inputs)
+    return states, (w, arch, states)
+
+
+def _native_states_bwd(structure, residuals, g_states):
+    w, arch, states = residuals
+    g_inputs, g_listed = cpu.cell_states_grad(
+        *_description(structure),
+        arch.op_NxO,
+        arch.read_NxS,
+        _listed(structure, w),
+        structure.inputs,
+        states,
+        g_states,
+    )
+    of = iter(g_listed)
+    g_w = {name: {leaf: next(of) for leaf in OPS[name].shapes(1)} for name in structure.ops if name in w}
+    return g_w, None, g_inputs
+
+
+_native_states.defvjp(_native_states_fwd, _native_states_bwd)
+
+
+def _fused(structure, arch, w, inputs):
+    """A cell wired like all others, state by state: one convolution for all nodes that read it."""
+    C, ops = inputs[0].shape[-1], {name: OPS[name] for name in structure.ops}
+
+    def kernel(w, op_O):  # selected, not the op's output
+        kernels_Ox3x3xCxC = [op.kernel(w.get(name, {}), C) for name, op in ops.items() if op.kernel]
+        return jnp.tensordot(op_O, jnp.stack(kernels_Ox3x3xCxC), 1)
+
+    kernel_Nx3x3xCxC = jax.vmap(kernel)(w, arch.op_NxO.astype(inputs[0].dtype))
+    weighted_N = arch.op_NxO @ np.array([bool(op.shapes(C)) for op in ops.values()], np.int32) > 0
+    mean_N = arch.op_NxO @ np.array([op.mean for op in ops.values()], np.int32) > 0
+    states = [*inputs, *[0] * structure.written]
+    for state in range(structure.states - 1):
+        readers = np.flatnonzero(np.array(structure.wiring_N) == state)
+        of_readers = (v[readers] for v in (kernel_Nx3x3xCxC, weighted_N, mean_N))
+        y = _fused_nodes(states[state], *of_readers)
+        for node, y_n in zip(readers, jnp.split(y, len(readers), -1), strict=True):
+            states[structure.write_N[node]] += y_n
+    return states[-1]
+
+
+def _fused_nodes(x, kernel_Nx3x3xCxC, weighted_N, mean_N):
+    """The ops of nodes that read the same, or none, side by side as channels: B x H x W x N*C."""
+    of_relu = jnp.where(weighted_N[:, None, None, None, None], kernel_Nx3x3xCxC, 0)  # what ops with weights read
+    kernel_Nx3x3x2CxC = jnp.concatenate([of_relu, kernel_Nx3x3xCxC - of_relu], 3)
+    N, _, _, inputs, C = kernel_Nx3x3x2CxC.shape
+    kernel = jnp.moveaxis(kernel_Nx3x3x2CxC, 0, 3).reshape(3, 3, inputs, N * C)
+    y = nn.conv(jnp.concatenate([jax.nn.relu(x), x], -1), kernel)
+    weighted, mean = (jnp.repeat(v, C)[None, None, None] for v in (weighted_N, mean_N))
+    y = y / jnp.where(mean, nn.window_count(x), 1)
+    return jnp.where(weighted, nn.batch_norm(y), y)
+
+
+def _reduce(form, w, x):
     """NAS-Bench-201's residual block with stride 2."""
-    y = nn.batch_norm(nn.conv(jax.nn.relu(x), w["a"], 2))
-    y = nn.batch_norm(nn.conv(jax.nn.relu(y), w["b"]))
+    y = form.conv_norm(x, w["a"], 2, True)
+    y = form.conv_norm(y, w["b"], 1, True)
     return y + nn.average_pool(x) @ w["skip"]
 
 
 def _halve(x, channels):
     """Pooled, with channels of zeros added: what the cells of the next stage take."""
     return jnp.pad(nn.average_pool(x), ((0, 0), (0, 0), (0, 0), (0, channels - x.shape[-1])))
-
-
-def _project(x, w):
-    return nn.batch_norm(jax.nn.relu(x) @ w)

@@ -20,6 +20,7 @@ class Op(NamedTuple):
     kernel: Callable[[dict[str, jax.Array], int], jax.Array] | None = None  # (weights, C) -> 3x3xCxC: the op as one
     # convolution, with ReLU before it and BatchNorm after it if it has weights; None: it isn't one
     mean: bool = False  # that convolution adds what the op averages
+    native: tuple[int, ...] = ()  # the op as numbers for `cpu.cell_states`; its weights are in the order of ``shapes``
 
 
 def _conv(*kernels: tuple[int, int]) -> Op:
@@ -32,11 +33,17 @@ def _conv(*kernels: tuple[int, int]) -> Op:
 
     def apply(w, x):
         for i in range(len(kernels)):
-            x = nn.batch_norm(nn.conv(jax.nn.relu(x), w[f"conv{i}"]))
+            x = nn.conv_norm(x, w[f"conv{i}"], 1, True)
         return x
 
     fits = not more and max(height, width) <= 3
-    return Op(lambda C: {f"conv{i}": (*k, C, C) for i, k in enumerate(kernels)}, apply, kernel if fits else None)
+    native = (3, len(kernels), *(n for k in kernels for n in (0, 0, *k)))
+    return Op(
+        lambda C: {f"conv{i}": (*k, C, C) for i, k in enumerate(kernels)},
+        apply,
+        kernel if fits else None,
+        native=native,
+    )
 
 
 def _separable(kernel: int, times: int, dilation: int = 1) -> Op:
@@ -50,22 +57,24 @@ def _separable(kernel: int, times: int, dilation: int = 1) -> Op:
             x = nn.batch_norm(nn.depthwise_conv(jax.nn.relu(x), w[f"deep{i}"], dilation) @ w[f"wide{i}"])
         return x
 
-    return Op(shapes, apply)
+    return Op(shapes, apply, native=(3, times, *(kernel, dilation, 1, 1) * times))
 
 
-def _plain(apply: Callable[[jax.Array], jax.Array], taps_3x3: list[list[int]] | None = None, mean: bool = False) -> Op:
+def _plain(
+    apply: Callable[[jax.Array], jax.Array], kind: int, taps_3x3: list[list[int]] | None = None, mean: bool = False
+) -> Op:
     def kernel(w, C):
         return jnp.array(taps_3x3, float)[:, :, None, None] * jnp.eye(C)[None, None]
 
-    return Op(lambda C: {}, lambda w, x: apply(x), kernel if taps_3x3 else None, mean)
+    return Op(lambda C: {}, lambda w, x: apply(x), kernel if taps_3x3 else None, mean, (kind, 0))
 
 
 OPS = {
-    "skip_connect": _plain(lambda x: x, [[0, 0, 0], [0, 1, 0], [0, 0, 0]]),
+    "skip_connect": _plain(lambda x: x, 0, [[0, 0, 0], [0, 1, 0], [0, 0, 0]]),
     "nor_conv_1x1": _conv((1, 1)),
     "nor_conv_3x3": _conv((3, 3)),
-    "avg_pool_3x3": _plain(nn.average_pool_3x3, [[1, 1, 1]] * 3, mean=True),
-    "max_pool_3x3": _plain(nn.max_pool_3x3),
+    "avg_pool_3x3": _plain(nn.average_pool_3x3, 1, [[1, 1, 1]] * 3, mean=True),
+    "max_pool_3x3": _plain(nn.max_pool_3x3, 2),
     "sep_conv_3x3": _separable(3, 2),
     "sep_conv_5x5": _separable(5, 2),
     "sep_conv_7x7": _separable(7, 2),

@@ -1,0 +1,115 @@
+"""Cells of target networks as C++ for one CPU core, compiled where they first run; XLA calls them.
+
+XLA runs a cell as many small operations, each of which reads and writes whole activations. Here a node's ReLU,
+convolution and BatchNorm pass over an image while it is in cache, and only the chosen ops of a node exist. The same
+function as `targets.cell` has for all platforms, to rounding; float32 and float64. A C++ compiler is needed (`CXX`, or
+c++).
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+SOURCES = Path(__file__).parent
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-w")
+NAMES = ("cell", "cell_grad", "conv_norm", "conv_norm_grad")
+
+
+@functools.cache
+def available() -> bool:
+    """Whether the functions below run here: compiles them where that has not been done, once per machine and version.
+
+    A cell costs a few seconds to compile; without a compiler, or where it fails, the answer is no.
+    """
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        return False
+    try:
+        library = ctypes.CDLL(str(_compiled(compiler)))
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    for name in NAMES:
+        handler = jax.ffi.pycapsule(getattr(library, f"jaxhypernas_{name}"))
+        jax.ffi.register_ffi_target(f"jaxhypernas_{name}", handler, platform="cpu")
+    return True
+
+
+def _compiled(compiler: str) -> Path:
+    """The library, from the user's cache or compiled into it."""
+    command = [compiler, *FLAGS, f"-I{jax.ffi.include_dir()}"]
+    asked = [*command, "-Q", "--help=target"]  # what "native" is: caches are shared between machines
+    native = subprocess.run(asked, capture_output=True, check=False).stdout
+    sources = b"".join(p.read_bytes() for p in sorted(SOURCES.iterdir()) if p.suffix in (".h", ".cc"))
+    key = hashlib.sha256(b"\0".join((sources, native, jax.__version__.encode(), compiler.encode()))).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxhypernas"
+    path = cache / f"cpu-{key}.so"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as part:  # another process never sees half of it
+            made = Path(part) / path.name
+            subprocess.run([*command, str(SOURCES / "cell.cc"), "-o", str(made)], capture_output=True, check=True)
+            made.replace(path)
+    return path
+
+
+def _call(name: str, results, *args, **attributes):
+    return jax.ffi.ffi_call(f"jaxhypernas_{name}", results, vmap_method="sequential")(*args, **attributes)
+
+
+def _like(x: jax.Array, shape: tuple[int, ...] | None = None) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape if shape is None else shape, x.dtype)
+
+
+def cell_states(ops: np.ndarray, write_N: np.ndarray, op_NxO, read_NxS, weights: list[jax.Array], inputs_IxBxHxWxC):
+    """All states of a cell, S x B x H x W x C.
+
+    Args:
+        ops: int64, the ops of the space: kind (0 skip, 1 average pool, 2 max pool, 3 layers), number of layers, then for
+            each layer the kernel size and dilation of a depthwise convolution (0, 0 if it has none), height and width of
+            the dense one.
+        write_N: int64, the state that each node writes.
+        op_NxO: int32, 1 where the node applies the op.
+        read_NxS: int32, how often the node reads the state.
+        weights: N x ..., of all layers of all ops in order, each depthwise before dense.
+    """
+    shape = (read_NxS.shape[1], *inputs_IxBxHxWxC.shape[1:])
+    return _call(
+        "cell", _like(inputs_IxBxHxWxC, shape), op_NxO, read_NxS, inputs_IxBxHxWxC, *weights, write=write_N, ops=ops
+    )
+
+
+def cell_states_grad(ops, write_N, op_NxO, read_NxS, weights, inputs, states_SxBxHxWxC, g_SxBxHxWxC):
+    """Gradients of `cell_states` with respect to the inputs, and to the weights; 0 for those of ops that aren't chosen."""
+    results = [_like(states_SxBxHxWxC, (inputs, *states_SxBxHxWxC.shape[1:])), *map(_like, weights)]
+    args = (op_NxO, read_NxS, states_SxBxHxWxC, g_SxBxHxWxC, *weights)
+    g_inputs, *g_weights = _call("cell_grad", results, *args, write=write_N, ops=ops)
+    return g_inputs, g_weights
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv_norm(x_BxHxWxI: jax.Array, w_KxLxIxO: jax.Array, stride: int, relu: bool) -> jax.Array:
+    """`nn.batch_norm` of `nn.conv` of the images, or of their ReLU."""
+    B, H, W, _ = x_BxHxWxI.shape
+    shape = (B, -(-H // stride), -(-W // stride), w_KxLxIxO.shape[3])
+    return _call("conv_norm", _like(x_BxHxWxI, shape), x_BxHxWxI, w_KxLxIxO, stride=np.int64(stride), relu=relu)
+
+
+def _conv_norm_fwd(x, w, stride, relu):
+    return conv_norm(x, w, stride, relu), (x, w)
+
+
+def _conv_norm_bwd(stride, relu, residuals, g):
+    x, w = residuals
+    return tuple(_call("conv_norm_grad", [_like(x), _like(w)], x, w, g, stride=np.int64(stride), relu=relu))
+
+
+conv_norm.defvjp(_conv_norm_fwd, _conv_norm_bwd)
