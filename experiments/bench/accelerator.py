@@ -72,7 +72,7 @@ def network(args: Args) -> Target:
 def programs(args: Args, way: Way):
     """The loss of each candidate, and its gradient: (name, function of candidates (theta, arch), x and y)."""
     if way.form:
-        apply = choose(ExecutionConfig(form=way.form), network(args), "cpu")[1].apply
+        apply = choose(ExecutionConfig(form=way.form), network(args), "cpu")[2].apply
     else:
         apply = lambda theta, arch, x: jax_network(theta, choices(arch), x)  # noqa: E731
 
@@ -116,9 +116,7 @@ def device_of(args: Args) -> tuple[Any, float | None]:
 
 def chosen(args: Args, platform: str) -> str:
     """The name of the way that the library chooses."""
-    target = network(args)
-    chunk, found = choose(ExecutionConfig(), target, platform)
-    form = "fused" if found.apply is target.fused else "branch"
+    chunk, form, _ = choose(ExecutionConfig(), network(args), platform)
     return next(way.name for way in WAYS if (way.form, way.chunk) == (form, chunk))
 
 
