@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -94,6 +95,17 @@ def mean_candidates(f: Callable[[Any], Any], population: Any, chunk: int) -> Any
     )
     total, _ = lax.scan(lambda sum_, c: (jax.tree.map(jnp.add, sum_, partial_sum(c)), None), zero, chunks)
     return jax.tree.map(lambda x: x / A, total)
+
+
+def deal(work_A: np.ndarray, hands: int) -> list[np.ndarray]:
+    """Indices of the candidates that each of some devices takes: as many for all, but for one, and about the same work.
+
+    The most laborious first, to and fro: candidates that branch take as long as the ops that they chose.
+    """
+    turn_A, seat_A = divmod(np.arange(len(work_A)), hands)
+    hand_A = np.where(turn_A % 2, hands - 1 - seat_A, seat_A)
+    order_A = np.argsort(-work_A, kind="stable")
+    return [order_A[hand_A == hand] for hand in range(hands)]
 
 
 def split_candidates(mesh: Mesh, f: Callable[..., Any]) -> Callable[..., Any]:

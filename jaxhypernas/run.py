@@ -148,6 +148,8 @@ class Run(Components):
                         "loss": float(loss),
                         "images_candidates_per_s": round(rate, 1),
                         "compilations": compilations.total(),
+                        "chunk": self.chunk,
+                        "form": self.form,
                     }
                 )
                 bar.advance(steps, steps * config.batch * config.architectures, f"loss {float(loss):.3f}")
@@ -167,7 +169,8 @@ class Run(Components):
         if self._events is not None:
             position, *_ = line.values()
             for name, value in line.items():
-                self._events.add_scalar(name, value, position)
+                if not isinstance(value, str):
+                    self._events.add_scalar(name, value, position)
 
     @cached_property
     def _events(self):
@@ -203,7 +206,8 @@ class Run(Components):
 
     @cached_property
     def _score(self):
-        return make_score(partial(score_one, self.target, self.generator), self.local_mesh, self.chunk)
+        one = partial(score_one, self.target, self.generator)
+        return make_score(one, self.local_mesh, self.chunk, lambda population: self.space.cost(population).flops)
 
     def _evaluate(self, population: Arch, id_A: np.ndarray) -> Scores:
         """Validation scores of canonical candidates."""
@@ -366,7 +370,8 @@ class Run(Components):
             f"space {c.space}, generator {c.generator} ({c.train.steps} steps), strategy {c.strategy}; "
             f"BatchNorm by statistics of the evaluated batch ({self.valid.y_TxB.shape[1]} images, "
             f"{self.valid.y_TxB.shape[0]} batches); one seed ({c.seed}); retraining {c.retrain.train.steps} steps; "
-            f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)."
+            f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), {self.chunk} candidate(s) side by side on "
+            f"each, form {self.form}."
         )
         best, retrained = self.scores.best(5).to_pylist(), self.retrained.read().to_pylist()
         return report.write(self.workdir, "Search report", setting, best, self.scores.column("loss"), retrained)

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from jaxhypernas import data
 from jaxhypernas.mesh import ARCH
 from jaxhypernas.nn import cross_entropy
-from jaxhypernas.predict import map_first, split_candidates
+from jaxhypernas.predict import deal, map_first, split_candidates
+from jaxhypernas.search.population import size
 from jaxhypernas.types import Arch, Generator, Params, Scores, Target, UserError
 
 MIN_BATCHES = 10
@@ -108,7 +109,12 @@ def score_program(score: Callable[[Any, Arch], Any], mesh: Mesh, chunk: int) -> 
     return jax.jit(split_candidates(mesh, local))
 
 
-def make_score(score: Callable[[Any, Arch], Any], mesh: Mesh, chunk: int) -> Callable[[Any, Arch], Any]:
+def make_score(
+    score: Callable[[Any, Arch], Any],
+    mesh: Mesh,
+    chunk: int,
+    work: Callable[[Arch], np.ndarray] = lambda population: np.zeros(size(population)),
+) -> Callable[[Any, Arch], Any]:
     """``score(replicated, population)`` for any number of candidates with one program; results as NumPy arrays.
 
     There is nothing random in a score, and none depends on the others, their order or the number of devices. While the
@@ -116,26 +122,27 @@ def make_score(score: Callable[[Any, Arch], Any], mesh: Mesh, chunk: int) -> Cal
 
     Args:
         score: (replicated, arch) -> a pytree of scalars, of one candidate; as `score_one` with its first arguments set.
+        work: population -> how long each candidate takes, in any unit: devices get about the same.
     """
     program, devices = score_program(score, mesh, chunk), mesh.shape[ARCH]
     most = -(-PER_CALL // chunk) * chunk
 
     def begin(replicated, population):
-        """Results DxM of a call on at most ``devices * most`` candidates, spread evenly, and where they lie in them."""
-        A = jax.tree.leaves(population)[0].shape[0]
-        first_D = np.arange(devices) * A // devices
-        number_D = np.diff(np.append(first_D, A)).astype(np.int32)
-        index_DxM = np.minimum(first_D[:, None] + np.arange(most), A - 1)
+        """Results DxM of a call on at most ``devices * most`` candidates, and where theirs lie in them."""
+        shares = deal(work(population), devices)
+        index_DxM, place_A = np.zeros((devices, most), int), np.zeros(size(population), int)
+        for device, share in enumerate(shares):
+            index_DxM[device, : len(share)] = share
+            place_A[share] = device * most + np.arange(len(share))
         filled = jax.tree.map(lambda x: np.asarray(x)[index_DxM.ravel()], population)
-        return program(replicated, filled, number_D), np.flatnonzero(np.arange(most) < number_D[:, None])
+        return program(replicated, filled, np.array([len(share) for share in shares], np.int32)), place_A
 
     def fetch(results, place_A):
         return jax.tree.map(lambda x: np.asarray(x)[place_A], results)
 
     def score_all(replicated, population):
-        A = jax.tree.leaves(population)[0].shape[0]
         done, begun = [], []
-        for start in range(0, A, devices * most):
+        for start in range(0, size(population), devices * most):
             part = jax.tree.map(lambda x, start=start: x[start : start + devices * most], population)
             begun.append(begin(replicated, part))
             if len(begun) == 2:

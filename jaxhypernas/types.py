@@ -99,7 +99,9 @@ class Target(NamedTuple):
     nodes: Any  # pytree like weight_spec of int arrays: the node that each slice along a leaf's first axes belongs to,
     # counted through the graphs of all stacked cells; of shape () where a leaf belongs to no node
     relaxed: Callable[[Params, Arch, jax.Array], jax.Array] | None = None  # like apply, of what `Space.paths` gives
-    forms: Mapping[str, "Target"] = MappingProxyType({})  # the same networks run in other ways (`predict.choose`), equal
+    forms: Mapping[str, "Target"] = MappingProxyType(
+        {}
+    )  # the same networks run in other ways (`predict.choose`), equal
     # to rounding
 
 

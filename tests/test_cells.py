@@ -15,6 +15,7 @@ import pytest
 import reference_cells as ref
 from tiny import TINY
 
+from jaxhypernas import cpu
 from jaxhypernas.generators import standalone
 from jaxhypernas.predict import ExecutionConfig, choose
 from jaxhypernas.score import divergence_one
@@ -172,7 +173,7 @@ def test_fused_candidates_side_by_side_are_the_loop():
     archs = stack([space.from_string(text) for text in texts])
 
     def forward(theta, arch):
-        logits = choose(ExecutionConfig(form="fused"), target, "cpu")[1].apply(theta, arch, jnp.asarray(X))
+        logits = target.forms["fused"].apply(theta, arch, jnp.asarray(X))
         return loss(logits), logits
 
     with jax.enable_x64(True):
@@ -183,17 +184,38 @@ def test_fused_candidates_side_by_side_are_the_loop():
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.skipif(not cpu.available(), reason="needs a C++ compiler")
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_cells_as_cpp_are_the_branches(name):
+    """Logits and gradients in float64; the other ops and wirings are compared cell by cell in test_cpu.py."""
+    space, target, *_ = parts(name)
+
+    def forward(theta, arch):
+        logits = target.forms["native"].apply(theta, arch, jnp.asarray(X))
+        return loss(logits), logits
+
+    with jax.enable_x64(True):
+        run = jax.jit(jax.grad(forward, has_aux=True))
+        for i, (text, (logits, gradient)) in enumerate(zip(chosen(name), evaluated(name), strict=True)):
+            found, found_logits = run(random_theta(name, i), space.from_string(text))
+            np.testing.assert_allclose(found_logits, logits, rtol=1e-9, atol=1e-9)
+            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(gradient), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("name", CELL_SPACES)
-def test_which_spaces_can_be_fused(name):
+def test_the_form_is_chosen_by_platform(name):
     target = parts(name)[1]
-    assert (target.fused is not None) == (name == "nasbench201")
-    for platform, chunk in {"cpu": 1, "tpu": 1, "gpu": 8}.items():
-        found, chosen_target = choose(ExecutionConfig(), target, platform)
-        assert found == chunk
-        assert chosen_target.apply is (target.fused if target.fused and platform != "cpu" else target.apply)
-    assert choose(ExecutionConfig(chunk=3, form="branch"), target, "tpu") == (3, target)
-    if target.fused is None:
-        with pytest.raises(UserError, match=r"execution\.form: the ops of this space"):
+    assert ("fused" in target.forms) == (name == "nasbench201")
+    fused = "fused" if name == "nasbench201" else "branch"
+    native = "native" if cpu.available() else "branch"
+    for platform, chunk, form in (("cpu", 1, native), ("tpu", 1, fused), ("gpu", 8, fused)):
+        assert choose(ExecutionConfig(), target, platform) == (chunk, form, target.forms.get(form, target))
+    assert choose(ExecutionConfig(chunk=3, form="branch"), target, "tpu") == (3, "branch", target)
+    with pytest.raises(UserError, match=r"execution\.form: native needs a CPU"):
+        choose(ExecutionConfig(form="native"), target, "tpu")
+    if fused == "branch":
+        with pytest.raises(UserError, match=r"execution\.form: the cells of this space have no form fused"):
             choose(ExecutionConfig(form="fused"), target, "cpu")
 
 

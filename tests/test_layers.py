@@ -14,6 +14,7 @@ ROWS = (
     (
         "rollcall.py",
         "nn.py",
+        "cpu/",
         "stats.py",
         "sources.py",
         "checkpoint.py",

@@ -79,7 +79,11 @@ class Linear(Components):
     @cached_property
     def _execution(self):
         spec = {"kernel": jax.ShapeDtypeStruct((8 * 8, 10), jnp.float32)}
-        return 1, Target(spec, lambda theta, arch, x: x.reshape(len(x), -1) @ theta["kernel"], {"kernel": np.int32(0)})
+        return (
+            1,
+            "branch",
+            Target(spec, lambda theta, arch, x: x.reshape(len(x), -1) @ theta["kernel"], {"kernel": np.int32(0)}),
+        )
 
 
 class LinearRun(Linear, Run):

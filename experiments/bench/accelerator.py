@@ -71,8 +71,9 @@ def network(args: Args) -> Target:
 
 def programs(args: Args, way: Way):
     """The loss of each candidate, and its gradient: (name, function of candidates (theta, arch), x and y)."""
+    target = network(args)
     if way.form:
-        apply = choose(ExecutionConfig(form=way.form), network(args), "cpu")[2].apply
+        apply = target.forms.get(way.form, target).apply
     else:
         apply = lambda theta, arch, x: jax_network(theta, choices(arch), x)  # noqa: E731
 
@@ -115,9 +116,9 @@ def device_of(args: Args) -> tuple[Any, float | None]:
 
 
 def chosen(args: Args, platform: str) -> str:
-    """The name of the way that the library chooses."""
+    """The name of the way that the library chooses; none on CPU."""
     chunk, form, _ = choose(ExecutionConfig(), network(args), platform)
-    return next(way.name for way in WAYS if (way.form, way.chunk) == (form, chunk))
+    return next((way.name for way in WAYS if (way.form, way.chunk) == (form, chunk)), "")
 
 
 def compare(rows: list[dict], way: str, naive: str) -> list[dict]:

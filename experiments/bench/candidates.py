@@ -88,11 +88,13 @@ def make_case(shape: Shape) -> Case:
     space = spaces.nasbench201(shape.image, 10, shape.channels, shape.cells)
     target = cell_network(STRUCTURE, spaces.CellConfig(shape.channels, shape.cells), shape.image, 10)
     keys = jax.random.split(jax.random.key(0), shape.candidates)
-    archs = jax.vmap(lambda key: space.sample(key, 1.0))(keys)
+    archs = jax.device_get(jax.vmap(lambda key: space.sample(key, 1.0))(keys))
+    dealt = np.concatenate(predict.deal(space.cost(archs).flops, jax.device_count()))  # as scoring does
+    archs = jax.tree.map(lambda x: x[dealt], archs)
     theta = jax.jit(jax.vmap(standalone(target.weight_spec, target.nodes).init))(keys)
     x = jax.random.normal(jax.random.key(2), (shape.batch, *shape.image))
     y = jax.random.randint(jax.random.key(3), (shape.batch,), 0, 10)
-    flops_A = 2 * space.cost(jax.tree.map(np.asarray, archs)).flops
+    flops_A = 2 * space.cost(archs).flops
     return Case(target, archs, np.asarray(choices(archs)), theta, x, y, flops_A)
 
 

@@ -16,12 +16,12 @@ import tempfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 SOURCES = Path(__file__).parent
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-w")
-NAMES = ("cell", "cell_grad", "conv_norm", "conv_norm_grad")
+NAMES = ("cell", "cell_grad", "conv_norm", "conv_norm_dx", "conv_norm_dw")
+VECTOR = 32  # bytes
 
 
 @functools.cache
@@ -73,9 +73,9 @@ def cell_states(ops: np.ndarray, write_N: np.ndarray, op_NxO, read_NxS, weights:
     """All states of a cell, S x B x H x W x C.
 
     Args:
-        ops: int64, the ops of the space: kind (0 skip, 1 average pool, 2 max pool, 3 layers), number of layers, then for
-            each layer the kernel size and dilation of a depthwise convolution (0, 0 if it has none), height and width of
-            the dense one.
+        ops: int64, the ops of the space: kind (0 skip, 1 average pool, 2 max pool, 3 layers), number of layers, then
+            for each layer the kernel size and dilation of a depthwise convolution (0, 0 if it has none), height and
+            width of the dense one.
         write_N: int64, the state that each node writes.
         op_NxO: int32, 1 where the node applies the op.
         read_NxS: int32, how often the node reads the state.
@@ -88,7 +88,7 @@ def cell_states(ops: np.ndarray, write_N: np.ndarray, op_NxO, read_NxS, weights:
 
 
 def cell_states_grad(ops, write_N, op_NxO, read_NxS, weights, inputs, states_SxBxHxWxC, g_SxBxHxWxC):
-    """Gradients of `cell_states` with respect to the inputs, and to the weights; 0 for those of ops that aren't chosen."""
+    """Gradients of `cell_states` with respect to inputs and weights; 0 for those of ops that aren't chosen."""
     results = [_like(states_SxBxHxWxC, (inputs, *states_SxBxHxWxC.shape[1:])), *map(_like, weights)]
     args = (op_NxO, read_NxS, states_SxBxHxWxC, g_SxBxHxWxC, *weights)
     g_inputs, *g_weights = _call("cell_grad", results, *args, write=write_N, ops=ops)
@@ -98,18 +98,23 @@ def cell_states_grad(ops, write_N, op_NxO, read_NxS, weights, inputs, states_SxB
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv_norm(x_BxHxWxI: jax.Array, w_KxLxIxO: jax.Array, stride: int, relu: bool) -> jax.Array:
     """`nn.batch_norm` of `nn.conv` of the images, or of their ReLU."""
-    B, H, W, _ = x_BxHxWxI.shape
-    shape = (B, -(-H // stride), -(-W // stride), w_KxLxIxO.shape[3])
-    return _call("conv_norm", _like(x_BxHxWxI, shape), x_BxHxWxI, w_KxLxIxO, stride=np.int64(stride), relu=relu)
+    return _conv_norm_fwd(x_BxHxWxI, w_KxLxIxO, stride, relu)[0]
 
 
 def _conv_norm_fwd(x, w, stride, relu):
-    return conv_norm(x, w, stride, relu), (x, w)
+    (B, H, W, _), O = x.shape, w.shape[3]
+    image = B, -(-H // stride), -(-W // stride)
+    padded = -(-O * x.dtype.itemsize // VECTOR) * VECTOR // x.dtype.itemsize
+    results = [_like(x, shape) for shape in ((*image, O), (*image, padded), (padded,), (padded,))]
+    z, *kept = _call("conv_norm", results, x, w, stride=np.int64(stride), relu=relu)
+    return z, (x, w, kept)
 
 
 def _conv_norm_bwd(stride, relu, residuals, g):
-    x, w = residuals
-    return tuple(_call("conv_norm_grad", [_like(x), _like(w)], x, w, g, stride=np.int64(stride), relu=relu))
+    # Two calls: XLA drops the one whose result nobody wants, as that with respect to images.
+    x, w, kept = residuals
+    how = {"stride": np.int64(stride), "relu": relu}
+    return _call("conv_norm_dx", _like(x), x, w, *kept, g, **how), _call("conv_norm_dw", _like(w), x, *kept, g, **how)
 
 
 conv_norm.defvjp(_conv_norm_fwd, _conv_norm_bwd)

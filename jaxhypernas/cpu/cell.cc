@@ -68,7 +68,9 @@ struct OpRun {
       const T* deep = layer.deep > 0 ? next() : nullptr;
       weights.push_back({deep, next()});
       inputs.push_back(images);
-      outputs.push_back(LayerRun<T>(layer, images, cell.C).forward(weights.back(), int(outputs.size())));
+      LayerRun<T> run(layer, images, cell.C);
+      outputs.push_back(run.own_output(int(outputs.size())));
+      run.forward(weights.back(), outputs.back());
       const Output<T>& out = outputs.back();
       images = {out.y, cell.B, cell.H, cell.W, cell.C, out.stride, true, out.mean, out.scale};
     }
@@ -81,9 +83,8 @@ void add_normalised(const Output<T>& out, Int positions, Int C, bool fresh, T* t
   if (out.stride == C) {
     for (Int i = 0; i < positions; ++i)
       for (Int c = 0; c < C; c += kLanes<T>) {
-        const V<T> v = (*(const V<T>*)(out.y + i * C + c) - *(const V<T>*)(out.mean + c)) * *(const V<T>*)(out.scale + c);
-        V<T>* at = (V<T>*)(to + i * C + c);
-        *at = fresh ? v : *at + v;
+        const V<T> v = (load(out.y + i * C + c) - load(out.mean + c)) * load(out.scale + c);
+        store(to + i * C + c, fresh ? v : load(to + i * C + c) + v);
       }
     return;
   }
@@ -115,7 +116,7 @@ const T* read(const Cell<T>& cell, Int node, const T* states) {
   Int first = -1;
   for (Int s = 0; s < cell.S; ++s) {
     if (weight_S[s] == 0) continue;
-    if (first < 0 && weight_S[s] == 1) {
+    if (sum == nullptr && first < 0 && weight_S[s] == 1) {
       first = s;
       continue;
     }
@@ -261,13 +262,18 @@ ffi::Error dispatch(const ffi::AnyBuffer& buffer, F f) {
 using Numbers = ffi::Span<const Int>;
 
 template <class T>
+T* values(ffi::AnyBuffer x) {
+  return reinterpret_cast<T*>(x.untyped_data());
+}
+
+template <class T>
 Cell<T> make_cell(ffi::Buffer<ffi::S32> op, ffi::Buffer<ffi::S32> read, ffi::Span<const Int> image, Int inputs,
                   ffi::RemainingArgs weights, Numbers write, Numbers ops) {
   Cell<T> cell{op.dimensions()[0], read.dimensions()[1], inputs, image[0], image[1], image[2], image[3],
                op.typed_data(), read.typed_data(), write, parse(ops), {}, {}};
   for (size_t i = 0; i < weights.size(); ++i) {
     const ffi::AnyBuffer w = weights.get<ffi::AnyBuffer>(i).value();
-    cell.weights.push_back(reinterpret_cast<const T*>(w.untyped_data()));
+    cell.weights.push_back(values<T>(w));
     cell.sizes.push_back(Int(w.element_count()) / cell.N);
   }
   return cell;
@@ -279,7 +285,7 @@ ffi::Error cell(ffi::Buffer<ffi::S32> op, ffi::Buffer<ffi::S32> read, ffi::AnyBu
     using T = decltype(zero);
     const auto shape = inputs.dimensions();
     const auto c = make_cell<T>(op, read, Numbers(shape.begin() + 1, 4), shape[0], weights, write, ops);
-    run_cell(c, reinterpret_cast<const T*>(inputs.untyped_data()), reinterpret_cast<T*>(states->untyped_data()));
+    run_cell(c, values<T>(inputs), values<T>(*states));
   });
 }
 
@@ -293,9 +299,9 @@ ffi::Error cell_grad(ffi::Buffer<ffi::S32> op, ffi::Buffer<ffi::S32> read, ffi::
     const auto c = make_cell<T>(op, read, Numbers(shape.begin() + 1, 4), inputs, weights, write, ops);
     std::vector<T*> dw;
     for (size_t i = 0; i < g_weights.size(); ++i)
-      dw.push_back(reinterpret_cast<T*>(g_weights.get<ffi::AnyBuffer>(i).value()->untyped_data()));
-    cell_gradient(c, reinterpret_cast<const T*>(states.untyped_data()),
-                  reinterpret_cast<const T*>(g_states.untyped_data()), reinterpret_cast<T*>(g_inputs->untyped_data()),
+      dw.push_back(values<T>(*g_weights.get<ffi::AnyBuffer>(i).value()));
+    cell_gradient(c, values<T>(states),
+                  values<T>(g_states), values<T>(*g_inputs),
                   dw);
   });
 }
@@ -303,36 +309,48 @@ ffi::Error cell_grad(ffi::Buffer<ffi::S32> op, ffi::Buffer<ffi::S32> read, ffi::
 template <class T>
 Images<T> images_of(ffi::AnyBuffer x, bool relu) {
   const auto d = x.dimensions();
-  return {reinterpret_cast<const T*>(x.untyped_data()), d[0], d[1], d[2], d[3], d[3], relu};
+  return {values<T>(x), d[0], d[1], d[2], d[3], d[3], relu};
 }
 
-ffi::Error conv_norm(ffi::AnyBuffer x, ffi::AnyBuffer w, ffi::Result<ffi::AnyBuffer> y, Int stride, bool relu) {
+// y, mean and scale (padded channels): what the gradients need to know.
+ffi::Error conv_norm(ffi::AnyBuffer x, ffi::AnyBuffer w, ffi::Result<ffi::AnyBuffer> z, ffi::Result<ffi::AnyBuffer> y,
+                     ffi::Result<ffi::AnyBuffer> mean, ffi::Result<ffi::AnyBuffer> scale, Int stride, bool relu) {
   return dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     const auto k = w.dimensions();
     const auto images = images_of<T>(x, relu);
-    const Weights<T> weights{nullptr, reinterpret_cast<const T*>(w.untyped_data())};
-    const auto out = LayerRun<T>({0, 0, k[0], k[1], stride}, images, k[3]).forward(weights, 0);
-    add_normalised(out, images.B * out.H * out.W, k[3], true, reinterpret_cast<T*>(y->untyped_data()));
+    LayerRun<T> run({0, 0, k[0], k[1], stride}, images, k[3]);
+    const auto out = run.output(values<T>(*y), values<T>(*mean), values<T>(*scale));
+    run.forward({nullptr, values<T>(w)}, out);
+    add_normalised(out, images.B * out.H * out.W, k[3], true, values<T>(*z));
   });
 }
 
-ffi::Error conv_norm_grad(ffi::AnyBuffer x, ffi::AnyBuffer w, ffi::AnyBuffer g, ffi::Result<ffi::AnyBuffer> dx,
-                          ffi::Result<ffi::AnyBuffer> dw, Int stride, bool relu) {
+ffi::Error conv_norm_dx(ffi::AnyBuffer x, ffi::AnyBuffer w, ffi::AnyBuffer y, ffi::AnyBuffer mean, ffi::AnyBuffer scale,
+                        ffi::AnyBuffer g, ffi::Result<ffi::AnyBuffer> dx, Int stride, bool relu) {
   return dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     const auto k = w.dimensions();
     const auto images = images_of<T>(x, relu);
-    const Weights<T> weights{nullptr, reinterpret_cast<const T*>(w.untyped_data())};
-    T* to = reinterpret_cast<T*>(dx->untyped_data());
+    const Int positions = images.H * images.W;
     LayerRun<T> run({0, 0, k[0], k[1], stride}, images, k[3]);
-    const auto out = run.forward(weights, 0);
     const auto take = [&](Int b, const T* of, Int step) {
-      for (Int i = 0; i < images.H * images.W; ++i)
-        std::copy_n(of + i * step, images.C, to + (b * images.H * images.W + i) * images.C);
+      for (Int i = 0; i < positions; ++i)
+        std::copy_n(of + i * step, images.C, values<T>(*dx) + (b * positions + i) * images.C);
     };
-    run.backward(weights, out, reinterpret_cast<const T*>(g.untyped_data()), k[3], nullptr,
-                 reinterpret_cast<T*>(dw->untyped_data()), take);
+    run.backward({nullptr, values<T>(w)}, run.output(values<T>(y), values<T>(mean), values<T>(scale)), values<T>(g), k[3],
+                 nullptr, nullptr, take);
+  });
+}
+
+ffi::Error conv_norm_dw(ffi::AnyBuffer x, ffi::AnyBuffer y, ffi::AnyBuffer mean, ffi::AnyBuffer scale, ffi::AnyBuffer g,
+                        ffi::Result<ffi::AnyBuffer> dw, Int stride, bool relu) {
+  return dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    const auto k = dw->dimensions();
+    LayerRun<T> run({0, 0, k[0], k[1], stride}, images_of<T>(x, relu), k[3]);
+    run.backward({nullptr, nullptr}, run.output(values<T>(y), values<T>(mean), values<T>(scale)), values<T>(g), k[3],
+                 nullptr, values<T>(*dw), nullptr);
   });
 }
 
@@ -365,15 +383,34 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxhypernas_cell_grad, jaxhypernas::cell_grad,
                                   .RemainingRets()
                                   .Attr<Numbers>("write")
                                   .Attr<Numbers>("ops"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    jaxhypernas_conv_norm, jaxhypernas::conv_norm,
-    Ffi::Bind().Arg<AnyBuffer>().Arg<AnyBuffer>().Ret<AnyBuffer>().Attr<int64_t>("stride").Attr<bool>("relu"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxhypernas_conv_norm_grad, jaxhypernas::conv_norm_grad,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxhypernas_conv_norm, jaxhypernas::conv_norm,
+                              Ffi::Bind()
+                                  .Arg<AnyBuffer>()
+                                  .Arg<AnyBuffer>()
+                                  .Ret<AnyBuffer>()
+                                  .Ret<AnyBuffer>()
+                                  .Ret<AnyBuffer>()
+                                  .Ret<AnyBuffer>()
+                                  .Attr<int64_t>("stride")
+                                  .Attr<bool>("relu"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxhypernas_conv_norm_dx, jaxhypernas::conv_norm_dx,
                               Ffi::Bind()
                                   .Arg<AnyBuffer>()
                                   .Arg<AnyBuffer>()
                                   .Arg<AnyBuffer>()
+                                  .Arg<AnyBuffer>()
+                                  .Arg<AnyBuffer>()
+                                  .Arg<AnyBuffer>()
                                   .Ret<AnyBuffer>()
+                                  .Attr<int64_t>("stride")
+                                  .Attr<bool>("relu"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxhypernas_conv_norm_dw, jaxhypernas::conv_norm_dw,
+                              Ffi::Bind()
+                                  .Arg<AnyBuffer>()
+                                  .Arg<AnyBuffer>()
+                                  .Arg<AnyBuffer>()
+                                  .Arg<AnyBuffer>()
+                                  .Arg<AnyBuffer>()
                                   .Ret<AnyBuffer>()
                                   .Attr<int64_t>("stride")
                                   .Attr<bool>("relu"));

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <optional>
+#include <type_traits>
 #include <vector>
 
 namespace jaxhypernas {
@@ -17,16 +19,28 @@ template <class T>
 struct Vector;
 template <>
 struct Vector<float> {
-  typedef float type __attribute__((vector_size(32), aligned(4), may_alias));
+  typedef float type __attribute__((vector_size(32)));
 };
 template <>
 struct Vector<double> {
-  typedef double type __attribute__((vector_size(32), aligned(8), may_alias));
+  typedef double type __attribute__((vector_size(32)));
 };
 template <class T>
 using V = typename Vector<T>::type;
 template <class T>
 constexpr Int kLanes = 32 / sizeof(T);
+
+template <class T>
+inline V<T> load(const T* from) {
+  V<T> v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class T>
+inline void store(T* to, V<T> v) {
+  std::memcpy(to, &v, sizeof v);
+}
 
 template <class T>
 Int padded(Int channels) {
@@ -47,7 +61,8 @@ T* scratch(size_t slot, size_t size) {
   return slots[slot].data();
 }
 enum Slot {
-  kImage, kDeep, kKernel, kFlipped, kGradient, kGradientImage, kDeepGradient, kWide, kTaps, kTapsGradient, kRow,
+  kImage, kDeep, kKernel, kFlipped, kGradient, kGradientImage, kDeepGradient, kWide, kTaps, kTapsGradient, kRow, kTileInputs,
+  kTileProducts,
   kMean, kScale = kMean + 4, kOutput = kScale + 4, kBetween = kOutput + 4, kRead = kBetween + 2, kReadGradient
 };
 
@@ -82,9 +97,9 @@ void fill(const Images<T>& x, Int b, Int above, Int left, Int across, Int stride
     if (x.shift != nullptr) {
       for (Int w = 0; w < x.W; ++w)
         for (Int c = 0; c < x.stride; c += kLanes<T>) {
-          V<T> v = *(const V<T>*)(from + w * x.stride + c);
-          v = (v - *(const V<T>*)(x.shift + c)) * *(const V<T>*)(x.scale + c);
-          *(V<T>*)(to + w * stride + c) = x.relu ? (v < 0 ? V<T>{} : v) : v;
+          V<T> v = load(from + w * x.stride + c);
+          v = (v - load(x.shift + c)) * load(x.scale + c);
+          store(to + w * stride + c, x.relu ? (v < 0 ? V<T>{} : v) : v);
         }
     } else if (stride == x.stride) {
       const Int n = x.W * stride;
@@ -104,26 +119,46 @@ void fill(const Images<T>& x, Int b, Int above, Int left, Int across, Int stride
 
 // --- Convolutions of one image ---------------------------------------------------------------------------------------
 
+// 3 x 3 convolutions of even images by Winograd's F(2x2, 3x3) (Lavin and Gray 2016): 16 products for four outputs, not
+// 36. What is transformed is 4 x 4 inputs, which overlap by two, and 4 x 4 products.
+constexpr int kTile = 16, kTiles = 8;  // values of a tile, tiles at once
+
 // A kernel K x L x I x O as blocks of one or two vectors of outputs; `flip`: that of the gradient with respect to x.
 template <class T>
 struct Kernel {
   Int K, L, I, O, block;
+  bool winograd;  // [tile value][block][I][in block], else [block][K][L][I][in block]
   T* data;
 
-  Kernel(const T* w, Int K, Int L, Int I, Int O, bool flip)
-      : K(K), L(L), I(flip ? O : I), O(padded<T>(flip ? I : O)), data(scratch<T>(flip ? kFlipped : kKernel, 0)) {
-    block = this->O % (2 * kLanes<T>) == 0 ? 2 * kLanes<T> : kLanes<T>;
-    data = scratch<T>(flip ? kFlipped : kKernel, K * L * this->I * this->O);
-    T* to = data;
-    const Int outputs = flip ? I : O;
-    for (Int start = 0; start < this->O; start += block)
-      for (Int k = 0; k < K; ++k)
-        for (Int l = 0; l < L; ++l)
-          for (Int i = 0; i < this->I; ++i)
-            for (Int o = start; o < start + block; ++o) {
-              const Int at = flip ? ((K - 1 - k) * L + L - 1 - l) * I * O + o * O + i : ((k * L + l) * I + i) * O + o;
-              *to++ = o < outputs ? w[at] : 0;
-            }
+  Kernel(const T* w, Int K, Int L, Int I_, Int O_, Int H, Int W, Int stride, bool flip)
+      : K(K), L(L), I(flip ? O_ : I_), O(padded<T>(flip ? I_ : O_)) {
+    block = O % (2 * kLanes<T>) == 0 ? 2 * kLanes<T> : kLanes<T>;
+    winograd = K == 3 && L == 3 && stride == 1 && H % 2 == 0 && W % 2 == 0 && I % kLanes<T> == 0 && I >= 16 && H * W >= 64;
+    data = scratch<T>(flip ? kFlipped : kKernel, (winograd ? kTile : K * L) * I * O);
+    const Int outputs = flip ? I_ : O_;
+    const auto value = [&](Int k, Int l, Int i, Int o) {
+      if (o >= outputs) return T(0);
+      return flip ? w[(((K - 1 - k) * L + L - 1 - l) * I_ + o) * O_ + i] : w[((k * L + l) * I_ + i) * O_ + o];
+    };
+    for (Int start = 0; start < O; start += block)
+      for (Int i = 0; i < I; ++i)
+        for (Int o = start; o < start + block; ++o) {
+          if (winograd) {
+            T rows[4][3];
+            for (int l = 0; l < 3; ++l) by_four(value(0, l, i, o), value(1, l, i, o), value(2, l, i, o), &rows[0][l], 3);
+            T* to = data + start * I + i * block + o - start;
+            for (int r = 0; r < 4; ++r) by_four(rows[r][0], rows[r][1], rows[r][2], to + r * 4 * I * O, I * O);
+          } else {
+            for (Int k = 0; k < K; ++k)
+              for (Int l = 0; l < L; ++l)
+                data[start * K * L * I + ((k * L + l) * I + i) * block + o - start] = value(k, l, i, o);
+          }
+        }
+  }
+
+ private:
+  static void by_four(T a, T b, T c, T* to, Int apart) {
+    to[0] = a, to[apart] = (a + b + c) / 2, to[2 * apart] = (a - b + c) / 2, to[3 * apart] = c;
   }
 };
 
@@ -144,7 +179,7 @@ inline void positions(Places<T, P> at, Int row, Int pixel, Int K, Int L, Int I, 
       for (int t = 0; t < kPairs; ++t) from[t] = at.pair[t] + k * row + l * pixel;
       for (const T* end = w + I * N * kLanes<T>; w != end; w += N * kLanes<T>) {
         V<T> of[N];
-        for (int n = 0; n < N; ++n) of[n] = *(const V<T>*)(w + n * kLanes<T>);
+        for (int n = 0; n < N; ++n) of[n] = load(w + n * kLanes<T>);
         for (int p = 0; p < P; ++p) {
           const T value = from[p / 2][p % 2 * at.step];
           for (int n = 0; n < N; ++n) sum[p][n] += value * of[n];
@@ -156,46 +191,94 @@ inline void positions(Places<T, P> at, Int row, Int pixel, Int K, Int L, Int I, 
       }
     }
   for (int p = 0; p < P; ++p)
-    for (int n = 0; n < N; ++n) *(V<T>*)(y + p * stride + n * kLanes<T>) = sum[p][n];
+    for (int n = 0; n < N; ++n) store(y + p * stride + n * kLanes<T>, sum[p][n]);
+}
+
+// `positions` of n positions; `place(i)` is where the i-th, i even, and the one behind it are read.
+template <class T, int N, class Place>
+void line(Int n, Place place, Int step, Int row, Int pixel, Int K, Int L, Int I, const T* w, T* y, Int stride) {
+  Int at = 0;
+  auto run = [&](auto P) {
+    for (; at + P <= n; at += P) {
+      Places<T, P> places{{}, step};
+      for (int t = 0; t < (P + 1) / 2; ++t) places.pair[t] = place(at + 2 * t);
+      positions<T, P, N>(places, row, pixel, K, L, I, w, y + at * stride, stride);
+    }
+  };
+  if (N == 1 && kPositions == 8) run(std::integral_constant<int, 16>());
+  run(std::integral_constant<int, kPositions>());
+  run(std::integral_constant<int, 4>());
+  run(std::integral_constant<int, 2>());
+  run(std::integral_constant<int, 1>());
 }
 
 template <class T, int N>
-void conv_rows(const T* x, Int across, Int pixel, Int stride, const Kernel<T>& w, const T* data, Int H, Int W, T* y) {
+void conv_direct(const T* x, Int across, Int pixel, Int stride, const Kernel<T>& w, Int H, Int W, T* y) {
   const bool joined = pixel == w.I;  // a row of the kernel reads what lies in a row
   const Int L = joined ? 1 : w.L, I = joined ? w.L * w.I : w.I, row = across * pixel, step = stride * pixel;
-  const Int width = W;
-  if (W % 2 == 0) W *= H, H = 1;  // pairs don't cross the ends of rows, which don't matter to the rest
-  for (Int h = 0; h < H; ++h) {
-    T* to = y + h * W * w.O;
-    Int at = 0;
-    auto run = [&](auto P) {
-      for (; at + P <= W; at += P) {
-        Places<T, P> places{{}, step};
-        for (int t = 0; t < (P + 1) / 2; ++t) {
-          const Int i = h * W + at + 2 * t;
-          places.pair[t] = x + i / width * stride * row + i % width * step;
+  const Int lines = W % 2 == 0 ? 1 : H;  // no pair of positions crosses the end of a row
+  const Int n = H * W / lines;
+  for (Int start = 0; start < w.O; start += w.block)
+    for (Int h = 0; h < lines; ++h) {
+      const auto place = [&](Int i) { return x + (h * n + i) / W * stride * row + (h * n + i) % W * step; };
+      line<T, N>(n, place, step, row, pixel, w.K, L, I, w.data + start * w.K * w.L * w.I, y + h * n * w.O + start, w.O);
+    }
+}
+
+template <class T, int N>
+void conv_winograd(const T* x, Int across, Int pixel, const Kernel<T>& w, Int H, Int W, T* y) {
+  T* inputs = scratch<T>(kTileInputs, kTile * kTiles * w.I);
+  T* products = scratch<T>(kTileProducts, kTile * kTiles * w.O);
+  const Int tiles = H / 2 * (W / 2);
+  for (Int first = 0; first < tiles; first += kTiles) {
+    const Int n = std::min<Int>(kTiles, tiles - first);
+    for (Int t = 0; t < n; ++t) {
+      const T* from = x + ((first + t) / (W / 2) * 2 * across + (first + t) % (W / 2) * 2) * pixel;
+      for (Int c = 0; c < w.I; c += kLanes<T>) {
+        V<T> rows[4][4];
+        for (int l = 0; l < 4; ++l) {
+          const auto at = [&](int k) { return load(from + (k * across + l) * pixel + c); };
+          rows[0][l] = at(0) - at(2), rows[1][l] = at(1) + at(2), rows[2][l] = at(2) - at(1), rows[3][l] = at(1) - at(3);
         }
-        positions<T, P, N>(places, row, pixel, w.K, L, I, data, to + at * w.O, w.O);
+        for (int k = 0; k < 4; ++k) {
+          const V<T>(&r)[4] = rows[k];
+          const V<T> values[4] = {r[0] - r[2], r[1] + r[2], r[2] - r[1], r[1] - r[3]};
+          for (int l = 0; l < 4; ++l) store(inputs + ((k * 4 + l) * kTiles + t) * w.I + c, values[l]);
+        }
       }
-    };
-    if (N == 1 && kPositions == 8) run(std::integral_constant<int, 16>());
-    run(std::integral_constant<int, kPositions>());
-    run(std::integral_constant<int, 4>());
-    run(std::integral_constant<int, 2>());
-    run(std::integral_constant<int, 1>());
+    }
+    for (int v = 0; v < kTile; ++v)
+      for (Int start = 0; start < w.O; start += w.block) {
+        const auto place = [&](Int t) { return inputs + (v * kTiles + t) * w.I; };
+        line<T, N>(n, place, w.I, 0, 0, 1, 1, w.I, w.data + v * w.I * w.O + start * w.I,
+                   products + v * kTiles * w.O + start, w.O);
+      }
+    for (Int t = 0; t < n; ++t) {
+      T* to = y + ((first + t) / (W / 2) * 2 * W + (first + t) % (W / 2) * 2) * w.O;
+      for (Int o = 0; o < w.O; o += kLanes<T>) {
+        V<T> rows[2][4];
+        for (int l = 0; l < 4; ++l) {
+          const auto at = [&](int k) { return load(products + ((k * 4 + l) * kTiles + t) * w.O + o); };
+          rows[0][l] = at(0) + at(1) + at(2), rows[1][l] = at(1) - at(2) - at(3);
+        }
+        for (int k = 0; k < 2; ++k) {
+          const V<T>(&r)[4] = rows[k];
+          store(to + k * W * w.O + o, r[0] + r[1] + r[2]);
+          store(to + (k * W + 1) * w.O + o, r[1] - r[2] - r[3]);
+        }
+      }
+    }
   }
 }
 
 // y: H x W x w.O of an image with a border, `across` positions in a row, `pixel` values in each.
 template <class T>
 void conv_image(const T* x, Int across, Int pixel, Int stride, const Kernel<T>& w, Int H, Int W, T* y) {
-  for (Int start = 0; start < w.O; start += w.block) {
-    const T* data = w.data + start * w.K * w.L * w.I;
-    if (w.block == 2 * kLanes<T>)
-      conv_rows<T, 2>(x, across, pixel, stride, w, data, H, W, y + start);
-    else
-      conv_rows<T, 1>(x, across, pixel, stride, w, data, H, W, y + start);
-  }
+  const bool two = w.block == 2 * kLanes<T>;
+  if (w.winograd)
+    two ? conv_winograd<T, 2>(x, across, pixel, w, H, W, y) : conv_winograd<T, 1>(x, across, pixel, w, H, W, y);
+  else
+    two ? conv_direct<T, 2>(x, across, pixel, stride, w, H, W, y) : conv_direct<T, 1>(x, across, pixel, stride, w, H, W, y);
 }
 
 template <class T, int M, int N>
@@ -204,13 +287,13 @@ inline void taps(const T* x, Int x_step, Int x_row, const T* g, Int g_step, Int 
   for (Int h = 0; h < H; ++h)
     for (Int w = 0; w < W; ++w) {
       V<T> of[N];
-      for (int n = 0; n < N; ++n) of[n] = *(const V<T>*)(g + h * g_row + w * g_step + n * kLanes<T>);
+      for (int n = 0; n < N; ++n) of[n] = load(g + h * g_row + w * g_step + n * kLanes<T>);
       const T* from = x + h * x_row + w * x_step;
       for (int m = 0; m < M; ++m)
         for (int n = 0; n < N; ++n) sum[m][n] += from[m] * of[n];
     }
   for (int m = 0; m < M; ++m)
-    for (int n = 0; n < N; ++n) *(V<T>*)(dw + m * O + n * kLanes<T>) += sum[m][n];
+    for (int n = 0; n < N; ++n) store(dw + m * O + n * kLanes<T>, load(dw + m * O + n * kLanes<T>) + sum[m][n]);
 }
 
 // Adds the gradient with respect to a kernel, K x L x I x O (padded), of one image: x with a border of `across`
@@ -254,9 +337,9 @@ void deep_image(const T* x, Int across, Int stride, const T* w, Int K, Int dilat
         V<T> sum = {};
         for (Int k = 0; k < K; ++k)
           for (Int l = 0; l < K; ++l)
-            sum += *(const V<T>*)(x + ((h + k * dilation) * across + p + l * dilation) * stride + c) *
-                   *(const V<T>*)(w + (k * K + l) * stride + c);
-        *(V<T>*)(y + (h * W + p) * stride + c) = sum;
+            sum += load(x + ((h + k * dilation) * across + p + l * dilation) * stride + c) *
+                   load(w + (k * K + l) * stride + c);
+        store(y + (h * W + p) * stride + c, sum);
       }
 }
 
@@ -269,9 +352,9 @@ void deep_taps(const T* x, Int across, Int stride, const T* g, Int K, Int dilati
         V<T> sum = {};
         for (Int h = 0; h < H; ++h)
           for (Int p = 0; p < W; ++p)
-            sum += *(const V<T>*)(x + ((h + k * dilation) * across + p + l * dilation) * stride + c) *
-                   *(const V<T>*)(g + (h * W + p) * stride + c);
-        *(V<T>*)(dw + (k * K + l) * stride + c) += sum;
+            sum += load(x + ((h + k * dilation) * across + p + l * dilation) * stride + c) *
+                   load(g + (h * W + p) * stride + c);
+        store(dw + (k * K + l) * stride + c, load(dw + (k * K + l) * stride + c) + sum);
       }
 }
 
@@ -331,12 +414,18 @@ class LayerRun {
     H_ = (x.H + layer.stride - 1) / layer.stride, W_ = (x.W + layer.stride - 1) / layer.stride;
   }
 
-  // `which`: of the layers of an op, all of which stay in memory.
-  Output<T> forward(const Weights<T>& w, int which) {
-    const Int O = padded<T>(O_), n = H_ * W_;
-    Output<T> out{scratch<T>(kOutput + which, x_.B * n * O), scratch<T>(kMean + which, O),
-                  scratch<T>(kScale + which, O), H_, W_, O};
-    const Kernel<T> kernel(w.dense, layer_.K, layer_.L, x_.C, O_, false);
+  // Where `forward` may write; `which`: of the layers of an op, all of which stay in memory.
+  Output<T> own_output(int which) const {
+    const Int O = padded<T>(O_);
+    return output(scratch<T>(kOutput + which, x_.B * H_ * W_ * O), scratch<T>(kMean + which, O),
+                  scratch<T>(kScale + which, O));
+  }
+
+  Output<T> output(T* y, T* mean, T* scale) const { return {y, mean, scale, H_, W_, padded<T>(O_)}; }
+
+  void forward(const Weights<T>& w, const Output<T>& out) {
+    const Int O = out.stride, n = H_ * W_;
+    const Kernel<T> kernel(w.dense, layer_.K, layer_.L, x_.C, O_, H_, W_, layer_.stride, false);
     spread(w.deep);
     std::vector<double> mean(x_.B * O), deviation(x_.B * O);
     for (Int b = 0; b < x_.B; ++b) {
@@ -353,15 +442,15 @@ class LayerRun {
       out.mean[o] = T(sum);
       out.scale[o] = T(1 / std::sqrt(squares / (double(n) * x_.B) + kEpsilon));
     }
-    return out;
   }
 
-  // Gradients: of the weights, written to dw, and of x, given image by image to `take(b, dx, stride)`, `padded` channels.
-  // g: with respect to what BatchNorm gives, B x H x W x O, positions `g_stride` apart.
+  // Gradients: of the weights, written to d_deep and d_dense, and of x, given image by image to `take(b, dx, stride)`,
+  // `padded` channels; no d_dense, or nullptr to take: they aren't wanted. g: with respect to what BatchNorm gives,
+  // B x H x W x O, positions `g_stride` apart.
   template <class Take>
   void backward(const Weights<T>& w, const Output<T>& out, const T* g, Int g_stride, T* d_deep, T* d_dense, Take take) {
     const Int O = out.stride, n = H_ * W_, s = layer_.stride;
-    const Kernel<T> flipped(w.dense, layer_.K, layer_.L, x_.C, O_, true);
+    constexpr bool kTake = !std::is_same_v<Take, std::nullptr_t>;
     spread(w.deep);
     std::vector<T> mean_g(O), mean_gy(O);
     gradient_means(out, g, g_stride, mean_g.data(), mean_gy.data());
@@ -370,9 +459,14 @@ class LayerRun {
     T* g_image = scratch<T>(kGradient, height * across * O);
     std::memset(g_image, 0, height * across * O * sizeof(T));
     T* first = g_image + (layer_.K / 2 * across + layer_.L / 2) * O;
-    T* dx = scratch<T>(kGradientImage, x_.H * x_.W * flipped.O);
     const Int deep_size = layer_.deep * layer_.deep * stride_, dense_size = layer_.K * layer_.L * x_.C * O;
     std::vector<T> deep(deep_size), dense(dense_size);
+    std::optional<Kernel<T>> flipped;
+    T* dx = nullptr;
+    if constexpr (kTake) {
+      flipped.emplace(w.dense, layer_.K, layer_.L, x_.C, O_, x_.H, x_.W, 1, true);
+      dx = scratch<T>(kGradientImage, x_.H * x_.W * flipped->O);
+    }
 
     for (Int b = 0; b < x_.B; ++b) {
       const T* of = wide(g + b * n * g_stride, n, g_stride, O);
@@ -381,20 +475,24 @@ class LayerRun {
         for (Int p = 0; p < W_; ++p)
           for (Int c = 0; c < O; c += kLanes<T>) {
             const Int at = (h * W_ + p) * O + c;
-            const V<T> scale = *(const V<T>*)(out.scale + c);
-            const V<T> centred = (*(const V<T>*)(y + at) - *(const V<T>*)(out.mean + c)) * scale;
-            *(V<T>*)(first + (h * across + p) * s * O + c) =
-                scale * (*(const V<T>*)(of + at) - *(const V<T>*)(&mean_g[c]) - centred * *(const V<T>*)(&mean_gy[c]));
+            const V<T> scale = load(out.scale + c);
+            const V<T> centred = (load(y + at) - load(out.mean + c)) * scale;
+            store(first + (h * across + p) * s * O + c, scale * (load(of + at) - load(&mean_g[c]) - centred * load(&mean_gy[c])));
           }
-      const Input<T> in = input(b);
-      conv_taps(in.image, in.across, in.pixel, s, first, s * O, s * across * O, H_, W_, layer_.K, layer_.L, x_.C, O,
-                dense.data());
-      conv_image(g_image, across, O, 1, flipped, x_.H, x_.W, dx);
-      if (layer_.deep > 0) through_deep(dx, deep.data());
-      if (x_.relu) mask(x_, b, dx, flipped.O);
-      take(b, dx, flipped.O);
+      if (d_dense != nullptr) {
+        const Input<T> in = input(b);
+        conv_taps(in.image, in.across, in.pixel, s, first, s * O, s * across * O, H_, W_, layer_.K, layer_.L, x_.C, O,
+                  dense.data());
+      }
+      if constexpr (kTake) {
+        conv_image(g_image, across, O, 1, *flipped, x_.H, x_.W, dx);
+        if (layer_.deep > 0) through_deep(dx, deep.data());
+        if (x_.relu) mask(x_, b, dx, flipped->O);
+        take(b, dx, flipped->O);
+      }
     }
-    for (Int i = 0; i < layer_.K * layer_.L * x_.C; ++i) std::copy_n(&dense[i * O], O_, d_dense + i * O_);
+    if (d_dense != nullptr)
+      for (Int i = 0; i < layer_.K * layer_.L * x_.C; ++i) std::copy_n(&dense[i * O], O_, d_dense + i * O_);
     for (Int i = 0; i < layer_.deep * layer_.deep; ++i) std::copy_n(&deep[i * stride_], x_.C, d_deep + i * x_.C);
   }
 
@@ -430,7 +528,7 @@ class LayerRun {
 
   static void moments(const T* y, Int n, Int O, double* mean, double* deviation) {
     for (Int c = 0; c < O; c += kLanes<T>) {
-      const auto at = [&](Int i) { return *(const V<T>*)(y + i * O + c); };
+      const auto at = [&](Int i) { return load(y + i * O + c); };
       const V<T> centre = add_up<T>(n, at) / T(n);
       const V<T> squares = add_up<T>(n, [&](Int i) { return (at(i) - centre) * (at(i) - centre); });
       for (Int k = 0; k < kLanes<T>; ++k) mean[c + k] = centre[k], deviation[c + k] = squares[k];
@@ -453,10 +551,10 @@ class LayerRun {
       const T* of = wide(g + b * n * g_stride, n, g_stride, O);
       const T* y = out.y + b * n * O;
       for (Int c = 0; c < O; c += kLanes<T>) {
-        const V<T> mean = *(const V<T>*)(out.mean + c), scale = *(const V<T>*)(out.scale + c);
-        const auto at = [&](Int i) { return *(const V<T>*)(of + i * O + c); };
+        const V<T> mean = load(out.mean + c), scale = load(out.scale + c);
+        const auto at = [&](Int i) { return load(of + i * O + c); };
         const V<T> a = add_up<T>(n, at);
-        const V<T> ay = add_up<T>(n, [&](Int i) { return at(i) * (*(const V<T>*)(y + i * O + c) - mean); }) * scale;
+        const V<T> ay = add_up<T>(n, [&](Int i) { return at(i) * (load(y + i * O + c) - mean); }) * scale;
         for (Int k = 0; k < kLanes<T>; ++k) sum[c + k] += a[k], product[c + k] += ay[k];
       }
     }
