@@ -274,14 +274,36 @@ def test_batch_norm_keeps_dead_channels():
     assert np.isfinite(gradient).all()
 
 
+def test_affine_norm_is_batch_norm():
+    """Results and gradients in float64, of means far from zero and a channel of zeros; in float32 that stays 0."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 5, 6, 3)) * np.array([[[[1, 10, 0]]]]) + np.array([[[[30, -30, 0]]]])
+    w, g = rng.normal(size=(3, 3, 3, 4)), rng.normal(size=(8, 3, 3, 4))
+
+    def norm(x):
+        factor, summand = nn.affine_norm(x)
+        return x * factor + summand
+
+    def run(norm, conv_norm, x, w):
+        return conv_norm(norm(x), w, 2, True)
+
+    with jax.enable_x64(True):
+        found = value_and_gradients(partial(run, norm, nn.conv_affine_norm), jnp.asarray(x), jnp.asarray(w), g)
+        expected = value_and_gradients(partial(run, nn.batch_norm, nn.conv_norm), jnp.asarray(x), jnp.asarray(w), g)
+    for a, e in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-9, atol=1e-9)
+    assert (norm(jnp.asarray(x, jnp.float32))[..., 2] == 0).all()
+
+
 @pytest.mark.parametrize(("H", "W"), [(4, 6), (5, 6), (4, 7), (5, 7), (2, 3)])
-def test_average_pool(H, W):
+@pytest.mark.parametrize("average_pool", [nn.average_pool, nn._corner_mean])
+def test_average_pool(average_pool, H, W):
     x = normal(0, 2, H, W, 3)
     expected = np.zeros((2, H // 2, W // 2, 3), np.float32)
     for i in range(H // 2):
         for j in range(W // 2):
             expected[:, i, j] = np.asarray(x)[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((1, 2))
-    np.testing.assert_allclose(nn.average_pool(x), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(average_pool(x), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1, 1000])

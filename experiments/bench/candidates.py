@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import tyro
-from networks import TorchNetwork, jax_network
+from networks import jax_network
+from torch_networks import TorchNetwork
 
 from jaxhypernas import predict, spaces
 from jaxhypernas.generators import standalone

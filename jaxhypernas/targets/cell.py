@@ -7,7 +7,7 @@ Stem (3x3, BatchNorm), three stages of cells, BatchNorm, ReLU, global mean, line
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -63,7 +63,7 @@ def cell_network(structure: CellStructure, config: CellConfig, image: tuple[int,
 
     forms = {"native": target(_native, cpu.conv_norm, {})}
     if structure.wiring_N is not None and all(OPS[name].kernel for name in structure.ops):
-        fused = _Form(jax.checkpoint(partial(_fused, structure)), nn.conv_norm)
+        fused = _Form(jax.checkpoint(partial(_fused, structure)), nn.conv_affine_norm)
         forms["fused"] = target(_branching, nn.conv_norm, {})._replace(apply=partial(apply, fused))
     return target(_branching, nn.conv_norm, forms)
 
@@ -263,8 +263,8 @@ def _fused(structure, arch, w, inputs):
     C, ops = inputs[0].shape[-1], {name: OPS[name] for name in structure.ops}
 
     def kernel(w, op_O):  # selected, not the op's output
-        kernels_Ox3x3xCxC = [op.kernel(w.get(name, {}), C) for name, op in ops.items() if op.kernel]
-        return jnp.tensordot(op_O, jnp.stack(kernels_Ox3x3xCxC), 1)
+        kernels = [op.kernel(w.get(name, {}), C) for name, op in ops.items() if op.kernel]
+        return reduce(jnp.add, (on * kernel_3x3xCxC for on, kernel_3x3xCxC in zip(op_O, kernels, strict=True)))
 
     kernel_Nx3x3xCxC = jax.vmap(kernel)(w, arch.op_NxO.astype(inputs[0].dtype))
     weighted_N = arch.op_NxO @ np.array([bool(op.shapes(C)) for op in ops.values()], np.int32) > 0
@@ -273,22 +273,24 @@ def _fused(structure, arch, w, inputs):
     for state in range(structure.states - 1):
         readers = np.flatnonzero(np.array(structure.wiring_N) == state)
         of_readers = (v[readers] for v in (kernel_Nx3x3xCxC, weighted_N, mean_N))
-        y = _fused_nodes(states[state], *of_readers)
-        for node, y_n in zip(readers, jnp.split(y, len(readers), -1), strict=True):
-            states[structure.write_N[node]] += y_n
+        for node, y in zip(readers, _fused_nodes(states[state], *of_readers), strict=True):
+            states[structure.write_N[node]] += y
     return states[-1]
 
 
 def _fused_nodes(x, kernel_Nx3x3xCxC, weighted_N, mean_N):
-    """The ops of nodes that read the same, or none, side by side as channels: B x H x W x N*C."""
+    """The ops, or none, of nodes that read the same: N arrays."""
     of_relu = jnp.where(weighted_N[:, None, None, None, None], kernel_Nx3x3xCxC, 0)  # what ops with weights read
     kernel_Nx3x3x2CxC = jnp.concatenate([of_relu, kernel_Nx3x3xCxC - of_relu], 3)
     N, _, _, inputs, C = kernel_Nx3x3x2CxC.shape
     kernel = jnp.moveaxis(kernel_Nx3x3x2CxC, 0, 3).reshape(3, 3, inputs, N * C)
-    y = nn.conv(jnp.concatenate([jax.nn.relu(x), x], -1), kernel)
-    weighted, mean = (jnp.repeat(v, C)[None, None, None] for v in (weighted_N, mean_N))
-    y = y / jnp.where(mean, nn.window_count(x), 1)
-    return jnp.where(weighted, nn.batch_norm(y), y)
+    y_BxHxWxNC = nn.conv(jnp.concatenate([jax.nn.relu(x), x], -1), kernel)
+    weighted = jnp.repeat(weighted_N, C)[None, None, None]
+    affine = (jnp.where(weighted, v, plain) for v, plain in zip(nn.affine_norm(y_BxHxWxNC), (1, 0), strict=True))
+    # Node by node, where outputs are added to states: all of them normalised would be an array more to write and read.
+    nodes = zip(mean_N, *(jnp.split(v, N, -1) for v in (y_BxHxWxNC, *affine)), strict=True)
+    count = nn.window_count(x)
+    return [y * (1 / jnp.where(mean, count, 1)) * factor + summand for mean, y, factor, summand in nodes]
 
 
 def _reduce(form, w, x):
