@@ -194,7 +194,8 @@ void op_gradient(const Cell<T>& cell, const Op& op, Int node, const T* x, const 
           for (Int i = 0; i < H * W; ++i) add(dx + i * dx_stride, C, fresh, g_x + b * image + i * C);
         }
       };
-      LayerRun<T>(op.layers[l], run.inputs[l], C).backward(run.weights[l], run.outputs[l], g, stride, deep, dense, take);
+      LayerRun<T>(op.layers[l], run.inputs[l], C)
+          .backward(run.weights[l], run.outputs[l], g, stride, deep, dense, take);
       g = between, stride = padded<T>(C);
     }
     return;
@@ -269,8 +270,8 @@ T* values(ffi::AnyBuffer x) {
 template <class T>
 Cell<T> make_cell(ffi::Buffer<ffi::S32> op, ffi::Buffer<ffi::S32> read, ffi::Span<const Int> image, Int inputs,
                   ffi::RemainingArgs weights, Numbers write, Numbers ops) {
-  Cell<T> cell{op.dimensions()[0], read.dimensions()[1], inputs, image[0], image[1], image[2], image[3],
-               op.typed_data(), read.typed_data(), write, parse(ops), {}, {}};
+  Cell<T> cell{op.dimensions()[0], read.dimensions()[1], inputs, image[0],   image[1], image[2], image[3],
+               op.typed_data(),    read.typed_data(),    write,  parse(ops), {},       {}};
   for (size_t i = 0; i < weights.size(); ++i) {
     const ffi::AnyBuffer w = weights.get<ffi::AnyBuffer>(i).value();
     cell.weights.push_back(values<T>(w));
@@ -298,11 +299,8 @@ ffi::Error cell_grad(ffi::Buffer<ffi::S32> op, ffi::Buffer<ffi::S32> read, ffi::
     const Int inputs = g_inputs->dimensions()[0];
     const auto c = make_cell<T>(op, read, Numbers(shape.begin() + 1, 4), inputs, weights, write, ops);
     std::vector<T*> dw;
-    for (size_t i = 0; i < g_weights.size(); ++i)
-      dw.push_back(values<T>(*g_weights.get<ffi::AnyBuffer>(i).value()));
-    cell_gradient(c, values<T>(states),
-                  values<T>(g_states), values<T>(*g_inputs),
-                  dw);
+    for (size_t i = 0; i < g_weights.size(); ++i) dw.push_back(values<T>(*g_weights.get<ffi::AnyBuffer>(i).value()));
+    cell_gradient(c, values<T>(states), values<T>(g_states), values<T>(*g_inputs), dw);
   });
 }
 
@@ -338,8 +336,8 @@ ffi::Error conv_norm_dx(ffi::AnyBuffer x, ffi::AnyBuffer w, ffi::AnyBuffer y, ff
       for (Int i = 0; i < positions; ++i)
         std::copy_n(of + i * step, images.C, values<T>(*dx) + (b * positions + i) * images.C);
     };
-    run.backward({nullptr, values<T>(w)}, run.output(values<T>(y), values<T>(mean), values<T>(scale)), values<T>(g), k[3],
-                 nullptr, nullptr, take);
+    run.backward({nullptr, values<T>(w)}, run.output(values<T>(y), values<T>(mean), values<T>(scale)), values<T>(g),
+                 k[3], nullptr, nullptr, take);
   });
 }
 

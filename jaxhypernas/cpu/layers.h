@@ -1,5 +1,6 @@
 // Layers of target networks for one core: ReLU, convolution, BatchNorm by the batch's statistics, pooling; NHWC.
-// Positions of a row times one or two vectors of output channels are kept in registers; an image's inputs stay in cache.
+// Positions of a row times one or two vectors of output channels are kept in registers; an image's inputs stay in
+// cache.
 #pragma once
 
 #include <algorithm>
@@ -61,9 +62,25 @@ T* scratch(size_t slot, size_t size) {
   return slots[slot].data();
 }
 enum Slot {
-  kImage, kDeep, kKernel, kFlipped, kGradient, kGradientImage, kDeepGradient, kWide, kTaps, kTapsGradient, kRow, kTileInputs,
+  kImage,
+  kDeep,
+  kKernel,
+  kFlipped,
+  kGradient,
+  kGradientImage,
+  kDeepGradient,
+  kWide,
+  kTaps,
+  kTapsGradient,
+  kRow,
+  kTileInputs,
   kTileProducts,
-  kMean, kScale = kMean + 4, kOutput = kScale + 4, kBetween = kOutput + 4, kRead = kBetween + 2, kReadGradient
+  kMean,
+  kScale = kMean + 4,
+  kOutput = kScale + 4,
+  kBetween = kOutput + 4,
+  kRead = kBetween + 2,
+  kReadGradient
 };
 
 // The sum of n vectors, four sums at a time.
@@ -133,7 +150,8 @@ struct Kernel {
   Kernel(const T* w, Int K, Int L, Int I_, Int O_, Int H, Int W, Int stride, bool flip)
       : K(K), L(L), I(flip ? O_ : I_), O(padded<T>(flip ? I_ : O_)) {
     block = O % (2 * kLanes<T>) == 0 ? 2 * kLanes<T> : kLanes<T>;
-    winograd = K == 3 && L == 3 && stride == 1 && H % 2 == 0 && W % 2 == 0 && I % kLanes<T> == 0 && I >= 16 && H * W >= 64;
+    winograd =
+        K == 3 && L == 3 && stride == 1 && H % 2 == 0 && W % 2 == 0 && I % kLanes<T> == 0 && I >= 16 && H * W >= 64;
     data = scratch<T>(flip ? kFlipped : kKernel, (winograd ? kTile : K * L) * I * O);
     const Int outputs = flip ? I_ : O_;
     const auto value = [&](Int k, Int l, Int i, Int o) {
@@ -145,7 +163,8 @@ struct Kernel {
         for (Int o = start; o < start + block; ++o) {
           if (winograd) {
             T rows[4][3];
-            for (int l = 0; l < 3; ++l) by_four(value(0, l, i, o), value(1, l, i, o), value(2, l, i, o), &rows[0][l], 3);
+            for (int l = 0; l < 3; ++l)
+              by_four(value(0, l, i, o), value(1, l, i, o), value(2, l, i, o), &rows[0][l], 3);
             T* to = data + start * I + i * block + o - start;
             for (int r = 0; r < 4; ++r) by_four(rows[r][0], rows[r][1], rows[r][2], to + r * 4 * I * O, I * O);
           } else {
@@ -238,7 +257,8 @@ void conv_winograd(const T* x, Int across, Int pixel, const Kernel<T>& w, Int H,
         V<T> rows[4][4];
         for (int l = 0; l < 4; ++l) {
           const auto at = [&](int k) { return load(from + (k * across + l) * pixel + c); };
-          rows[0][l] = at(0) - at(2), rows[1][l] = at(1) + at(2), rows[2][l] = at(2) - at(1), rows[3][l] = at(1) - at(3);
+          rows[0][l] = at(0) - at(2), rows[1][l] = at(1) + at(2), rows[2][l] = at(2) - at(1),
+          rows[3][l] = at(1) - at(3);
         }
         for (int k = 0; k < 4; ++k) {
           const V<T>(&r)[4] = rows[k];
@@ -278,7 +298,8 @@ void conv_image(const T* x, Int across, Int pixel, Int stride, const Kernel<T>& 
   if (w.winograd)
     two ? conv_winograd<T, 2>(x, across, pixel, w, H, W, y) : conv_winograd<T, 1>(x, across, pixel, w, H, W, y);
   else
-    two ? conv_direct<T, 2>(x, across, pixel, stride, w, H, W, y) : conv_direct<T, 1>(x, across, pixel, stride, w, H, W, y);
+    two ? conv_direct<T, 2>(x, across, pixel, stride, w, H, W, y)
+        : conv_direct<T, 1>(x, across, pixel, stride, w, H, W, y);
 }
 
 template <class T, int M, int N>
@@ -477,7 +498,8 @@ class LayerRun {
             const Int at = (h * W_ + p) * O + c;
             const V<T> scale = load(out.scale + c);
             const V<T> centred = (load(y + at) - load(out.mean + c)) * scale;
-            store(first + (h * across + p) * s * O + c, scale * (load(of + at) - load(&mean_g[c]) - centred * load(&mean_gy[c])));
+            store(first + (h * across + p) * s * O + c,
+                  scale * (load(of + at) - load(&mean_g[c]) - centred * load(&mean_gy[c])));
           }
       if (d_dense != nullptr) {
         const Input<T> in = input(b);
