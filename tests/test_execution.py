@@ -14,7 +14,7 @@ from tiny import TINY
 from jaxhypernas import compilations, data
 from jaxhypernas.generators import GENERATORS
 from jaxhypernas.mesh import ARCH, DATA, make_mesh
-from jaxhypernas.predict import ExecutionConfig, bind, map_candidates, mean_candidates, mean_over_mesh
+from jaxhypernas.predict import ExecutionConfig, bind, deal, map_candidates, mean_candidates, mean_over_mesh
 from jaxhypernas.retrain import make_retrain
 from jaxhypernas.run import Run
 from jaxhypernas.score import make_batches, make_score, score_one
@@ -87,7 +87,7 @@ def test_calls_of_any_size_are_one_program(devices, chunk):
     def one(replicated, arch):
         return {"sum": replicated + arch["a"].sum(), "b": arch["b"]}
 
-    score, before = make_score(one, mesh_of(devices), chunk), compilations.total()
+    score, before = make_score(one, mesh_of(devices), chunk, lambda archs: archs["b"]), compilations.total()
     rng = np.random.default_rng(0)
     for A in (1, 3, 4, 64, 65, 300, 1000):
         archs = {"a": rng.integers(0, 9, (A, 5), np.int32), "b": rng.integers(0, 9, A, np.int32)}
@@ -95,6 +95,17 @@ def test_calls_of_any_size_are_one_program(devices, chunk):
         np.testing.assert_array_equal(result["sum"], 7 + archs["a"].sum(1))
         np.testing.assert_array_equal(result["b"], archs["b"])
     assert compilations.total() - before == 1
+
+
+@pytest.mark.parametrize("hands", [1, 2, 3, 8])
+@pytest.mark.parametrize("number", [1, 7, 64])
+def test_devices_get_the_same_work(number, hands):
+    work = np.random.default_rng(number).exponential(size=number)
+    shares = deal(work, hands)
+    assert sorted(np.concatenate(shares)) == list(range(number))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    loads = [work[share].sum() for share in shares]
+    assert max(loads) - min(loads) <= work.max()
 
 
 def test_architectures_differ_in_score(scored):

@@ -1,7 +1,4 @@
 // A cell of a target network on one core, and its gradient; and a ReLU, convolution, BatchNorm alone. Bound to XLA.
-#include <array>
-#include <string>
-
 #include "layers.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -50,10 +47,11 @@ struct Cell {
   Int reads(Int node) const { return S - std::count(read_NxS + node * S, read_NxS + (node + 1) * S, 0); }
   // Whether the node applies the op: to nothing, all ops give 0.
   bool applies(Int node, Int op) const { return op_NxO[node * Int(ops.size()) + op] != 0 && reads(node) > 0; }
+  const T* weight(Int at, Int node) const { return weights[at] + node * sizes[at]; }
   Images<T> images(const T* data) const { return {data, B, H, W, C, C, true}; }
 };
 
-// The first `layers` layers of an op run on x; the images that each of them reads.
+// The layers of an op, run on x: the images that each reads, and what it computes.
 template <class T>
 struct OpRun {
   std::vector<Images<T>> inputs;
@@ -63,10 +61,9 @@ struct OpRun {
   OpRun(const Cell<T>& cell, const Op& op, Int node, const T* x) {
     Images<T> images = cell.images(x);
     Int at = op.weights;
-    const auto next = [&] { return cell.weights[at] + node * cell.sizes[at++]; };
     for (const Layer& layer : op.layers) {
-      const T* deep = layer.deep > 0 ? next() : nullptr;
-      weights.push_back({deep, next()});
+      const T* deep = layer.deep > 0 ? cell.weight(at++, node) : nullptr;
+      weights.push_back({deep, cell.weight(at++, node)});
       inputs.push_back(images);
       LayerRun<T> run(layer, images, cell.C);
       outputs.push_back(run.own_output(int(outputs.size())));
@@ -181,8 +178,10 @@ void op_gradient(const Cell<T>& cell, const Op& op, Int node, const T* x, const 
     Int at = op.weights + (op.layers[0].deep > 0 ? 2 : 1) * Int(op.layers.size());
     Int stride = C;
     for (Int l = Int(op.layers.size()) - 1; l >= 0; --l) {
-      T* dense = dw[--at] + node * cell.sizes[at];
-      T* deep = op.layers[l].deep > 0 ? (--at, dw[at] + node * cell.sizes[at]) : nullptr;
+      --at;
+      T* dense = dw[at] + node * cell.sizes[at];
+      if (op.layers[l].deep > 0) --at;
+      T* deep = dw[at] + node * cell.sizes[at];  // not written where there is none
       const Int padded_image = H * W * padded<T>(C);
       T* between = l > 0 ? scratch<T>(kBetween + l % 2, cell.B * padded_image) : nullptr;
       const auto take = [&](Int b, const T* dx, Int dx_stride) {

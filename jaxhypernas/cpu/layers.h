@@ -435,7 +435,7 @@ class LayerRun {
     H_ = (x.H + layer.stride - 1) / layer.stride, W_ = (x.W + layer.stride - 1) / layer.stride;
   }
 
-  // Where `forward` may write; `which`: of the layers of an op, all of which stay in memory.
+  // Where `forward` may write; `which`: of the layers of an op, at most 4, all of which stay in memory.
   Output<T> own_output(int which) const {
     const Int O = padded<T>(O_);
     return output(scratch<T>(kOutput + which, x_.B * H_ * W_ * O), scratch<T>(kMean + which, O),
