@@ -33,12 +33,11 @@ import tyro
 HANG_S = 60  # once one of the processes has failed the others end within this time
 END_S = 300  # for a whole run
 FLAGS = shlex.split("""
-    --data.limit 120 --memory-bank.units 2 --memory-bank.depth 1 --memory-bank.widening 1 --memory-bank.slots 4
-    --smash.stem 4 --smash.layers 2 2 --smash.growth 4 --train.steps 24 --train.batch 16 --train.every 2
-    --search.number 40 --search.perturbed 6 --search.greedy 4 --retrain.top 2 --retrain.sample 4
-    --retrain.train.steps 4 --retrain.train.batch 16
+    --space nasbench201 --generator shared --cells.channels 4 --cells.cells 1 --data.limit 120
+    --train.steps 480 --train.batch 16 --train.every 10 --search.number 400 --search.perturbed 60 --search.greedy 40
+    --retrain.top 2 --retrain.sample 4 --retrain.train.steps 40 --retrain.train.batch 16
 """)
-WORDS = {"train": ["train", *FLAGS], "score": ["score", "--random", "400"], "search": ["search", *FLAGS]}
+WORDS = {"train": ["train", *FLAGS], "score": ["score", "--random", "2000"], "search": ["search", *FLAGS]}
 PROGRESS = re.compile(r"(train|score|search|retrain) .*\d+/\d+|\s*$")
 Verb = Literal["train", "score", "search"]
 
