@@ -61,7 +61,9 @@ def cell_network(structure: CellStructure, config: CellConfig, image: tuple[int,
         of_paths, of_one = (_Form(partial(cell, s), conv_norm) for s in (structure.relaxed, structure))
         return Target(weight_spec, partial(apply, of_one), nodes, partial(apply, of_paths), forms)
 
-    forms = {"native": target(_native, cpu.conv_norm, {})}
+    forms = {}
+    if all(OPS[name].native for name in structure.ops):
+        forms["native"] = target(_native, cpu.conv_norm, {})
     if structure.wiring_N is not None and all(OPS[name].kernel for name in structure.ops):
         fused = _Form(jax.checkpoint(partial(_fused, structure)), nn.conv_affine_norm)
         forms["fused"] = target(_branching, nn.conv_norm, {})._replace(apply=partial(apply, fused))
