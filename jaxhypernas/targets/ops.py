@@ -20,8 +20,8 @@ class Op(NamedTuple):
     kernel: Callable[[dict[str, jax.Array], int], jax.Array] | None = None  # (weights, C) -> 3x3xCxC: the op as one
     # convolution, with ReLU before it and BatchNorm after it if it has weights; None: it isn't one
     mean: bool = False  # that convolution adds what the op averages
-    native: tuple[int, ...] = ()  # the op as numbers for `cpu.cell_states`, its weights in the order of ``shapes``; none:
-    # it isn't there
+    native: tuple[int, ...] = ()  # the op as numbers for `cpu.cell_states`, its weights in the order of ``shapes``;
+    # none: it isn't there
 
 
 def _conv(*kernels: tuple[int, int]) -> Op:
