@@ -4,7 +4,8 @@ Claim (two CPU cores): the library's choice of chunk and form scores candidates 
 loop over modules (tiny, proxy, full) and trains them 4 and 1.4 times as fast (tiny, proxy); it scores 8 and 20 times as
 fast as a `jax.vmap` of `lax.switch` and trains 10 times as fast.
 Command: python experiments/bench/candidates.py [--shapes tiny proxy full] [--modes score train] [--json]. Needs the
-extra `bench`. NAS-Bench-201's cells, random architectures, another set of weights for each, the same for all schemes.
+extra `bench`. NAS-Bench-201's cells, random architectures, another set of weights for each, the same for all schemes,
+in the order in which scoring deals them to devices.
 Every scheme is compiled first; then all run in turns, three times or until that took 30 seconds, and the fastest
 counts. Useful FLOPs are those of the ops that an architecture chose; training counts three times the forward pass. The
 naive scheme trains the first two candidates on the first eight images only; what compiles each architecture alone does
