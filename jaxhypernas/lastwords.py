@@ -7,8 +7,8 @@ import re
 import signal
 import sys
 
-CHATTER = re.compile(
-    r"\[Gloo\] Rank|WARNING: All log messages before|[IW]\d{4} \d\d:\d\d:\d\d"
+CHATTER = re.compile(  # Gloo's threads write into each other's lines
+    r".*(\[Gloo\]|peer ranks)|\s*$|WARNING: All log messages before|[IW]\d{4} \d\d:\d\d:\d\d"
     r"|Additional GRPC error information|:UNKNOWN:Error received"
 )
 FAILURE = re.compile(r"([EF])\d{4} \d\d:\d\d:\d\d")

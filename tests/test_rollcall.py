@@ -123,6 +123,7 @@ def test_slurm_tells_the_place(monkeypatch):
     ("written", "shown"),
     [
         ("[Gloo] Rank 0 is connected\nW1124 23:38:13.381740 5 x.cc:1] Failed\n", ""),
+        ("[Gloo] Rank [Gloo] Rank 01 is connected to 1 peer ranks.\n is connected to 1 peer ranks.\n\n", ""),
         ("Illegal instruction\n", "Illegal instruction\n"),
         ("E1124 23:38:10.903068 5 x.cc:1] odd\nmore of it\n", "E1124 23:38:10.903068 5 x.cc:1] odd\nmore of it\n"),
         ("a\nE1124 23:38:10.9 5 x.cc:1] b\nc\nF1124 23:38:10.9 5 x.cc:1] d\n@ 0x1\n", f"a\n{lastwords.LOST}\n"),
