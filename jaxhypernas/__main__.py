@@ -1,5 +1,5 @@
 """``python -m jaxhypernas`` is the command line."""
 
-from jaxhypernas.cli import main
+from jaxhypernas.cli import run
 
-main()
+run()

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -84,3 +85,19 @@ def test_what_cannot_be_written_is_one_line(code, file, monkeypatch, capsys):
     said = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2 and len(said) == 1
     assert (file or "workdir: /a/run") in said[0] and os.strerror(code) in said[0]
+
+
+def test_a_failure_ends_the_program_though_threads_wait():
+    """As orbax's do, for what could not be written."""
+    program = """
+import sys, threading, time
+from jaxhypernas import cli
+def main():
+    threading.Thread(target=time.sleep, args=(300,)).start()
+    print("a line", file=sys.stderr)
+    sys.exit(2)
+cli.main = main
+cli.run()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2 and ended.stderr.endswith("a line\n")
