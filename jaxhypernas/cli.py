@@ -397,13 +397,3 @@ def main(argv: list[str] | None = None) -> None:
         os._exit(code)
     if code:
         sys.exit(code)
-
-
-def run() -> None:
-    """`main` as a program: after a failure it ends though orbax's threads may wait for what could not be written."""
-    try:
-        main()
-    except SystemExit as stop:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(stop.code if isinstance(stop.code, int) else 0)

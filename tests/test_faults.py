@@ -91,13 +91,13 @@ def test_a_failure_ends_the_program_though_threads_wait():
     """As orbax's do, for what could not be written."""
     program = """
 import sys, threading, time
-from jaxhypernas import cli
+from jaxhypernas import __main__, cli
 def main():
     threading.Thread(target=time.sleep, args=(300,)).start()
     print("a line", file=sys.stderr)
     sys.exit(2)
 cli.main = main
-cli.run()
+__main__.run()
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2 and ended.stderr.endswith("a line\n")
