@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_cells as ref
-from tiny import TINY
+from tiny import NEEDS_COMPILER, TINY
 
 from jaxhypernas import cpu
 from jaxhypernas.generators import standalone
@@ -184,10 +184,11 @@ def test_fused_candidates_side_by_side_are_the_loop():
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.skipif(not cpu.available(), reason="needs a C++ compiler")
+@NEEDS_COMPILER
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_cells_as_cpp_are_the_branches(name):
     """Logits and gradients in float64; the other ops and wirings are compared cell by cell in test_cpu.py."""
+    assert cpu.available()
     space, target, *_ = parts(name)
 
     def forward(theta, arch):

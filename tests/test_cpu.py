@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import NEEDS_COMPILER
 
 from jaxhypernas import cpu, nn
 from jaxhypernas.predict import ExecutionConfig, choose
@@ -14,11 +15,12 @@ from jaxhypernas.targets import cell
 from jaxhypernas.targets.ops import OPS
 from jaxhypernas.types import UserError
 
-pytestmark = pytest.mark.skipif(not cpu.available(), reason="needs a C++ compiler")
+pytestmark = NEEDS_COMPILER
 
 
 @pytest.fixture(autouse=True)
 def float64(quick_compiler):
+    assert cpu.available()
     with jax.enable_x64(True):
         yield
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import TINY
+from tiny import NEEDS_COMPILER, TINY
 
 from jaxhypernas import cpu
 from jaxhypernas.generators import GENERATORS
@@ -372,8 +372,9 @@ def case(drawn):
     return target, apply, random_theta(target, 3), archs, x
 
 
-@pytest.mark.skipif(not cpu.available(), reason="needs a C++ compiler")
+@NEEDS_COMPILER
 def test_logits_by_cpp_are_the_same(case):
+    assert cpu.available()
     target, apply, theta, archs, x = case
     native = jax.jit(target.forms["native"].apply)
     for arch in archs:

@@ -1,6 +1,10 @@
 """The smallest run that has every part: seconds once compiled."""
 
 import dataclasses
+import os
+import shutil
+
+import pytest
 
 from jaxhypernas.config import Config
 from jaxhypernas.data import DataConfig
@@ -44,3 +48,7 @@ def flags(config: Config = TINY, default: Config | None = None, prefix: str = ""
         elif a != b:
             found += [f"--{name}", *(map(str, a) if isinstance(a, tuple) else [str(a)])]
     return found
+
+
+# Where there is a compiler, what it doesn't compile is a failure.
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++")) is None, reason="needs a C++ compiler")

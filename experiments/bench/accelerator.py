@@ -72,10 +72,11 @@ def network(args: Args) -> Target:
 def programs(args: Args, way: Way):
     """The loss of each candidate, and its gradient: (name, function of candidates (theta, arch), x and y)."""
     target = network(args)
-    if way.form:
-        apply = target.forms.get(way.form, target).apply
-    else:
-        apply = lambda theta, arch, x: jax_network(theta, choices(arch), x)  # noqa: E731
+
+    def apply(theta, arch, x):
+        if way.form is None:
+            return jax_network(theta, choices(arch), x)
+        return target.forms.get(way.form, target).apply(theta, arch, x)
 
     def mapped(of_one):
         def run(candidates, x, y):
