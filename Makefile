@@ -19,7 +19,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror jaxhypernas/cpu/*.h jaxhypernas/cpu/*.cc
+	$(BIN)/clang-format --dry-run -Werror jaxhypernas/numerics/cpu/*.h jaxhypernas/numerics/cpu/*.cc
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from jaxhypernas import cli
+from jaxhypernas.cli import main as cli
 
 
 def run() -> None:

@@ -23,21 +23,41 @@ import pyarrow as pa
 from etils.epath import Path, PathLike
 from jax.sharding import NamedSharding
 
-from jaxhypernas import compilations, interrupt, limits, processes, progress, report, search, stats
-from jaxhypernas import config as configs
-from jaxhypernas.checkpoint import Checkpoints
-from jaxhypernas.components import Components
-from jaxhypernas.config import Config
-from jaxhypernas.retrain import make_retrain
-from jaxhypernas.score import make_score, score_one
-from jaxhypernas.scored import NO_ROWS, Scored, digits, identities, numbers
-from jaxhypernas.search.population import BATCH, concatenate, in_batches, rows, size
-from jaxhypernas.table import Table
-from jaxhypernas.train import TrainState, check_progress
+from jaxhypernas import search
+from jaxhypernas.archs.population import (
+    BATCH,
+    concatenate,
+    in_batches,
+    rows,
+    size,
+)
+from jaxhypernas.config import config as configs
+from jaxhypernas.config.config import Config
+from jaxhypernas.execution import compilations
+from jaxhypernas.hosts import interrupt, processes
+from jaxhypernas.numerics import stats
+from jaxhypernas.programs import limits
+from jaxhypernas.programs.parts import Components
+from jaxhypernas.programs.scoring import make_score, score_one
+from jaxhypernas.programs.training import TrainState, check_progress
+from jaxhypernas.programs.truth import make_retrain
+from jaxhypernas.report import progress, report
+from jaxhypernas.store.checkpoints import Checkpoints
+from jaxhypernas.store.score_table import (
+    NO_ROWS,
+    Scored,
+    digits,
+    identities,
+    numbers,
+)
+from jaxhypernas.store.tables import Table
 from jaxhypernas.types import Arch, Scores, UserError
 
 PIECE = 64 * BATCH  # candidates of a stream that are in memory at once
-SHARE, LEAST = 100, 32  # appended together: 1/SHARE of what is scored before, and candidates per device at least
+SHARE, LEAST = (
+    100,
+    32,
+)  # appended together: 1/SHARE of what is scored before, and candidates per device at least
 
 
 class Run(Components):
@@ -60,7 +80,11 @@ class Run(Components):
             raise UserError(
                 f"workdir: {self.workdir} holds no run: begin one with jaxhypernas train --workdir {self.workdir}"
             )
-        if stored and (found := configs.difference(replace(stored, execution=config.execution), config)):
+        if stored and (
+            found := configs.difference(
+                replace(stored, execution=config.execution), config
+            )
+        ):
             raise UserError(
                 f"{found[0]}: {self.workdir} was begun with {found[1]}, not {found[2]}: use a new --workdir"
             )
@@ -88,7 +112,9 @@ class Run(Components):
             return
         limits.check(self)
         if self.config.search.max_params or self.config.search.max_flops:
-            self.strategy.ask(self.strategy.init(self.key))  # some candidates fit the budget
+            self.strategy.ask(
+                self.strategy.init(self.key)
+            )  # some candidates fit the budget
 
     @cached_property
     def scores(self) -> Scored:
@@ -109,19 +135,26 @@ class Run(Components):
             UserError: there is nothing to train, or a setting does not fit the space or the devices.
         """
         if self._from_scratch:
-            raise UserError("generator: standalone is not trained beforehand, each candidate is when it is scored")
+            raise UserError(
+                "generator: standalone is not trained beforehand, each candidate is when it is scored"
+            )
         _ = self.train_program  # a setting that doesn't fit must not wait for a checkpoint to be read
         checkpoints = Checkpoints(self.workdir / "checkpoints")
         try:
             state = self._restored(checkpoints, self.replicated)
             if state is None:
-                begin = jax.jit(lambda: self.start(jax.random.fold_in(self.key, 0)), out_shardings=self.replicated)
+                begin = jax.jit(
+                    lambda: self.start(jax.random.fold_in(self.key, 0)),
+                    out_shardings=self.replicated,
+                )
                 state = begin()
             return self._train_from(state, checkpoints)
         finally:
             checkpoints.close()
 
-    def _restored(self, checkpoints: Checkpoints, sharding: NamedSharding) -> TrainState | None:
+    def _restored(
+        self, checkpoints: Checkpoints, sharding: NamedSharding
+    ) -> TrainState | None:
         """The newest state that is whole."""
         like = jax.tree.map(
             lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
@@ -130,18 +163,36 @@ class Run(Components):
         restored = checkpoints.restore(like)
         return restored and restored[1]
 
-    def _train_from(self, state: TrainState, checkpoints: Checkpoints) -> TrainState:
+    def _train_from(
+        self, state: TrainState, checkpoints: Checkpoints
+    ) -> TrainState:
         config, program = self.config.train, None
-        shown = progress.bar("train", config.steps, "images*candidates", start=int(state.step))
+        shown = progress.bar(
+            "train", config.steps, "images*candidates", start=int(state.step)
+        )
         with shown as bar, closing(self.training_images(state)) as segments:
             images = next(segments, None)
             while (done := int(state.step)) < config.steps:
-                steps, began = min(config.every, config.steps - done), time.time()
-                program = program or processes.compiled(self.train_program, state, images, np.int32(steps))
+                steps, began = (
+                    min(config.every, config.steps - done),
+                    time.time(),
+                )
+                program = program or processes.compiled(
+                    self.train_program, state, images, np.int32(steps)
+                )
                 state, loss = program(state, images, np.int32(steps))
-                images = next(segments, None)  # read and sent while the program runs
-                check_progress(float(loss), int(state.step), self.dataset.classes)
-                rate = steps * config.batch * config.architectures / (time.time() - began)
+                images = next(
+                    segments, None
+                )  # read and sent while the program runs
+                check_progress(
+                    float(loss), int(state.step), self.dataset.classes
+                )
+                rate = (
+                    steps
+                    * config.batch
+                    * config.architectures
+                    / (time.time() - began)
+                )
                 checkpoints.save(int(state.step), state, float(loss))
                 self._log(
                     {
@@ -153,7 +204,11 @@ class Run(Components):
                         "form": self.form,
                     }
                 )
-                bar.advance(steps, steps * config.batch * config.architectures, f"loss {float(loss):.3f}")
+                bar.advance(
+                    steps,
+                    steps * config.batch * config.architectures,
+                    f"loss {float(loss):.3f}",
+                )
                 interrupt.check()
         return state
 
@@ -162,7 +217,9 @@ class Run(Components):
         if not processes.first():
             return
         path, text = self.workdir / "metrics.jsonl", json.dumps(line) + "\n"
-        if "://" in str(path):  # an object store cannot append, and gcsfs overwrites instead
+        if "://" in str(
+            path
+        ):  # an object store cannot append, and gcsfs overwrites instead
             path.write_text((path.read_text() if path.exists() else "") + text)
         else:
             with path.open("a") as file:
@@ -177,7 +234,9 @@ class Run(Components):
     def _events(self):
         if importlib.util.find_spec("tensorboardX") is None:
             return None
-        return importlib.import_module("tensorboardX").SummaryWriter(str(self.workdir / "events"))
+        return importlib.import_module("tensorboardX").SummaryWriter(
+            str(self.workdir / "events")
+        )
 
     @cached_property
     def phi(self):
@@ -208,7 +267,12 @@ class Run(Components):
     @cached_property
     def _score(self):
         one = partial(score_one, self.target, self.generator)
-        return make_score(one, self.local_mesh, self.chunk, lambda population: self.space.cost(population).flops)
+        return make_score(
+            one,
+            self.local_mesh,
+            self.chunk,
+            lambda population: self.space.cost(population).flops,
+        )
 
     def _evaluate(self, population: Arch, id_A: np.ndarray) -> Scores:
         """Validation scores of canonical candidates."""
@@ -230,13 +294,25 @@ class Run(Components):
             bar.advance(len(id_A) - len(new), 0)
         while len(new):
             devices = jax.device_count()
-            number = devices if self._from_scratch else max(LEAST * devices, len(self.scores) // SHARE)
+            number = (
+                devices
+                if self._from_scratch
+                else max(LEAST * devices, len(self.scores) // SHARE)
+            )
             picked, new = new[:number], new[number:]
             own = picked[processes.share(len(picked))]
             part = rows(population, own)
-            self.scores.append(self._rows(part, id_A[own], self._evaluate(part, id_A[own])) if len(own) else NO_ROWS)
+            self.scores.append(
+                self._rows(part, id_A[own], self._evaluate(part, id_A[own]))
+                if len(own)
+                else NO_ROWS
+            )
             if bar is not None:
-                bar.advance(len(picked), len(picked) * self.valid.y_TxB.size, f"best {self.scores.lowest:.3f}")
+                bar.advance(
+                    len(picked),
+                    len(picked) * self.valid.y_TxB.size,
+                    f"best {self.scores.lowest:.3f}",
+                )
             interrupt.check()
         return id_A
 
@@ -248,14 +324,34 @@ class Run(Components):
         """A progress bar for `add` and `score`."""
         return progress.bar("score", total, "images*candidates")
 
-    def _rows(self, population: Arch, id_A: np.ndarray, scores: Scores) -> pa.Table:
-        archs = [self.space.to_string(rows(population, i)) for i in range(size(population))]
-        columns = {name: np.asarray(value_A, np.float64) for name, value_A in scores._asdict().items()}
-        return pa.table({"id": digits(id_A), "arch": archs, **columns, **self.space.cost(population)._asdict()})
+    def _rows(
+        self, population: Arch, id_A: np.ndarray, scores: Scores
+    ) -> pa.Table:
+        archs = [
+            self.space.to_string(rows(population, i))
+            for i in range(size(population))
+        ]
+        columns = {
+            name: np.asarray(value_A, np.float64)
+            for name, value_A in scores._asdict().items()
+        }
+        return pa.table(
+            {
+                "id": digits(id_A),
+                "arch": archs,
+                **columns,
+                **self.space.cost(population)._asdict(),
+            }
+        )
 
     @cached_property
     def _draw(self) -> search.Draw:
-        return search.within(self.space, search.Budget(self.config.search.max_params, self.config.search.max_flops))
+        return search.within(
+            self.space,
+            search.Budget(
+                self.config.search.max_params, self.config.search.max_flops
+            ),
+        )
 
     def sample(self, number: int, key: jax.Array) -> Arch:
         """Random architectures within the search's limits."""
@@ -263,7 +359,10 @@ class Run(Components):
 
     def samples(self, number: int, key: jax.Array) -> Iterator[Arch]:
         """The same in pieces. The first ones are the same for any number."""
-        return (concatenate(*piece) for piece in _pieces(self._draw.stream(key, number), PIECE // BATCH))
+        return (
+            concatenate(*piece)
+            for piece in _pieces(self._draw.stream(key, number), PIECE // BATCH)
+        )
 
     def everything(self) -> tuple[Iterator[Arch], int]:
         """All architectures of the space, in pieces, and how many they are.
@@ -272,9 +371,13 @@ class Run(Components):
             UserError: they cannot be listed.
         """
         if self.space.all is None:
-            raise UserError(f"all: architectures of {self.space.name} cannot be listed: use --random N")
+            raise UserError(
+                f"all: architectures of {self.space.name} cannot be listed: use --random N"
+            )
         size, at = self.space.all
-        return (at(np.array(piece)) for piece in _pieces(range(size), PIECE)), size
+        return (
+            at(np.array(piece)) for piece in _pieces(range(size), PIECE)
+        ), size
 
     def parse(self, strings: list[str]) -> Arch:
         """A population from architecture strings."""
@@ -287,12 +390,18 @@ class Run(Components):
 
     def search(self) -> Scored:
         """Run the strategy, replaying what is scored already; all candidates scored."""
-        with progress.bar("search", self.strategy.total, "images*candidates") as bar:
+        with progress.bar(
+            "search", self.strategy.total, "images*candidates"
+        ) as bar:
 
             def evaluate(population):
                 loss_A = self.scores.loss(self.add(population, bar))
                 self._log(
-                    {"scored": len(self.scores), "best": self.scores.lowest, "compilations": compilations.total()}
+                    {
+                        "scored": len(self.scores),
+                        "best": self.scores.lowest,
+                        "compilations": compilations.total(),
+                    }
                 )
                 return loss_A
 
@@ -305,20 +414,46 @@ class Run(Components):
         """Train the best candidates and a random sample from scratch; a row each, with its generated-weight score."""
         config, _ = self.config.retrain, self.images  # which streaming has not
         if not len(self.scores):
-            raise UserError(f"workdir: {self.workdir} has no scores: run jaxhypernas search or score first")
+            raise UserError(
+                f"workdir: {self.workdir} has no scores: run jaxhypernas search or score first"
+            )
         best = self.scores.best(config.top).to_pylist()
-        sample = self.score(self.sample(config.sample, jax.random.fold_in(self.key, 2)))
-        wanted = [("top", row) for row in best] + [("sample", row) for row in sample]
-        done = {(row["group"], row["id"]) for row in self.retrained.read().to_pylist()}
-        missing = [(group, row) for group, row in wanted if (group, row["id"]) not in done]
+        sample = self.score(
+            self.sample(config.sample, jax.random.fold_in(self.key, 2))
+        )
+        wanted = [("top", row) for row in best] + [
+            ("sample", row) for row in sample
+        ]
+        done = {
+            (row["group"], row["id"])
+            for row in self.retrained.read().to_pylist()
+        }
+        missing = [
+            (group, row)
+            for group, row in wanted
+            if (group, row["id"]) not in done
+        ]
         per_candidate = config.train.steps * config.train.batch
-        with progress.bar("retrain", len(wanted), "images*candidates", start=len(wanted) - len(missing)) as bar:
+        with progress.bar(
+            "retrain",
+            len(wanted),
+            "images*candidates",
+            start=len(wanted) - len(missing),
+        ) as bar:
             for start in range(0, len(missing), jax.device_count()):
                 part = missing[start : start + jax.device_count()]
-                self.retrained.append(pa.Table.from_pylist(self._train_rows(part[processes.share(len(part))])))
-                accuracy_A = self.retrained.read(["test_accuracy"])["test_accuracy"].to_numpy()
+                self.retrained.append(
+                    pa.Table.from_pylist(
+                        self._train_rows(part[processes.share(len(part))])
+                    )
+                )
+                accuracy_A = self.retrained.read(["test_accuracy"])[
+                    "test_accuracy"
+                ].to_numpy()
                 bar.advance(
-                    len(part), len(part) * per_candidate, f"test accuracy {accuracy_A[-len(part) :].mean():.3f}"
+                    len(part),
+                    len(part) * per_candidate,
+                    f"test accuracy {accuracy_A[-len(part) :].mean():.3f}",
                 )
                 interrupt.check()
         return self.retrained.read().to_pylist()
@@ -328,7 +463,9 @@ class Run(Components):
         if not part:
             return []
         population = self.parse([row["arch"] for _, row in part])
-        valid, held = self._train_each(population, numbers([row["id"] for _, row in part]))
+        valid, held = self._train_each(
+            population, numbers([row["id"] for _, row in part])
+        )
         return [
             {
                 "group": group,
@@ -343,19 +480,32 @@ class Run(Components):
 
     @cached_property
     def _retrain(self):
-        return make_retrain(self.config.retrain.train, self.config.data, self.target, self.local_mesh)
+        return make_retrain(
+            self.config.retrain.train,
+            self.config.data,
+            self.target,
+            self.local_mesh,
+        )
 
-    def _train_each(self, population: Arch, id_A: np.ndarray) -> tuple[Scores, Scores]:
+    def _train_each(
+        self, population: Arch, id_A: np.ndarray
+    ) -> tuple[Scores, Scores]:
         """Validation and test scores after training from scratch, of at most one candidate per device."""
         seed_A = (id_A >> np.uint64(36)).astype(np.int32)
         key = jax.random.fold_in(self.key, 3)
         images = processes.local(self.images, self.local)
-        return self._retrain(key, images, self.valid, self.test, population, seed_A)
+        return self._retrain(
+            key, images, self.valid, self.test, population, seed_A
+        )
 
-    def rank(self, arch: list[str], truth: np.ndarray) -> dict[str, stats.Ranking]:
+    def rank(
+        self, arch: list[str], truth: np.ndarray
+    ) -> dict[str, stats.Ranking]:
         """How scores of these architectures rank against a truth (higher is better), beside parameters and FLOPs."""
         stats.check_truth(truth)
-        pieces = list(self.parsed(arch))  # all of them, before the first is scored
+        pieces = list(
+            self.parsed(arch)
+        )  # all of them, before the first is scored
         scored = [row for piece in pieces for row in self.score(piece)]
         return report.rank_rows(scored, truth)
 
@@ -374,8 +524,18 @@ class Run(Components):
             f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), {self.chunk} candidate(s) side by side on "
             f"each, form {self.form}."
         )
-        best, retrained = self.scores.best(5).to_pylist(), self.retrained.read().to_pylist()
-        return report.write(self.workdir, "Search report", setting, best, self.scores.column("loss"), retrained)
+        best, retrained = (
+            self.scores.best(5).to_pylist(),
+            self.retrained.read().to_pylist(),
+        )
+        return report.write(
+            self.workdir,
+            "Search report",
+            setting,
+            best,
+            self.scores.column("loss"),
+            retrained,
+        )
 
 
 def _pieces(items: Iterable, number: int) -> Iterator[list]:

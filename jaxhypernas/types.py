@@ -36,7 +36,9 @@ class Graph(NamedTuple):
     """A padded directed acyclic graph, nodes in topological order."""
 
     op_NxO: jax.Array  # int32, 1 where the node applies the op (or is of that kind); 0 where padded
-    edge_NxN: jax.Array  # int32, edge[i, j] = 1 where node j feeds node i; lower triangular
+    edge_NxN: (
+        jax.Array
+    )  # int32, edge[i, j] = 1 where node j feeds node i; lower triangular
     mask_N: jax.Array  # int32, 1 for real nodes
 
 
@@ -45,7 +47,9 @@ class Cost(NamedTuple):
 
     params: np.ndarray
     flops: np.ndarray
-    live_params: np.ndarray  # counting only what lies on a path from input to output
+    live_params: (
+        np.ndarray
+    )  # counting only what lies on a path from input to output
     live_flops: np.ndarray
 
 
@@ -60,8 +64,12 @@ class Growth(NamedTuple):
     """How the architectures of a space grow block by block, for progressive search; NumPy, on the host."""
 
     levels: int  # blocks of a complete architecture
-    children: Callable[[Arch | None, int], Arch]  # (all of level - 1, or None for level 1; level) -> their children
-    tokens: Callable[[Arch, int], np.ndarray]  # (population, level) -> int32 A x level x F, F fields per block
+    children: Callable[
+        [Arch | None, int], Arch
+    ]  # (all of level - 1, or None for level 1; level) -> their children
+    tokens: Callable[
+        [Arch, int], np.ndarray
+    ]  # (population, level) -> int32 A x level x F, F fields per block
     vocabulary: tuple[int, ...]  # number of values of each field
     kinds: tuple[int, ...]  # per field: fields of one kind share an embedding
 
@@ -70,35 +78,53 @@ class Enumeration(NamedTuple):
     """All architectures of a space in an order; NumPy, on the host."""
 
     size: int
-    at: Callable[[np.ndarray], Arch]  # indices in 0..size-1, int64 A -> population
+    at: Callable[
+        [np.ndarray], Arch
+    ]  # indices in 0..size-1, int64 A -> population
 
 
 class Space(NamedTuple):
     """A search space. Everything but ``cost``, ``growth``, ``all`` and the strings is traceable."""
 
     name: str
-    sample: Callable[[jax.Array, jax.Array | float], Arch]  # (key, progress of training in 0..1) -> arch
-    mutate: Callable[[jax.Array, Arch], Arch]  # (key, arch) -> a valid neighbour
-    canonical: Callable[[Arch], Arch]  # the representative of all isomorphic candidates
+    sample: Callable[
+        [jax.Array, jax.Array | float], Arch
+    ]  # (key, progress of training in 0..1) -> arch
+    mutate: Callable[
+        [jax.Array, Arch], Arch
+    ]  # (key, arch) -> a valid neighbour
+    canonical: Callable[
+        [Arch], Arch
+    ]  # the representative of all isomorphic candidates
     graph: Callable[[Arch], Graph]
-    cost: Callable[[Arch], Cost]  # NumPy, any leading axes: int64 has no counterpart in JAX's default 32 bits
+    cost: Callable[
+        [Arch], Cost
+    ]  # NumPy, any leading axes: int64 has no counterpart in JAX's default 32 bits
     to_string: Callable[[Arch], str]
     from_string: Callable[[str], Arch]  # raises UserError
     log10_size: float  # log10 of the number of architectures (of an upper bound where the docstring says so)
     growth: Growth | None = None  # None: its architectures do not grow
-    paths: Callable[[jax.Array, jax.Array], Arch] | None = None  # (key, rate r) -> the one-shot network, all paths on,
+    paths: Callable[[jax.Array, jax.Array], Arch] | None = (
+        None  # (key, rate r) -> the one-shot network, all paths on,
+    )
     # each of the k that come into an op dropped with probability r^(1/k); None: no such network
-    all: Enumeration | None = None  # None: they are too many, or in no simple order
+    all: Enumeration | None = (
+        None  # None: they are too many, or in no simple order
+    )
 
 
 class Target(NamedTuple):
     """A family of networks, one per architecture."""
 
     weight_spec: WeightSpec
-    apply: Callable[[Params, Arch, jax.Array], jax.Array]  # (theta, arch, x_BxHxWxC) -> logits_BxL
+    apply: Callable[
+        [Params, Arch, jax.Array], jax.Array
+    ]  # (theta, arch, x_BxHxWxC) -> logits_BxL
     nodes: Any  # pytree like weight_spec of int arrays: the node that each slice along a leaf's first axes belongs to,
     # counted through the graphs of all stacked cells; of shape () where a leaf belongs to no node
-    relaxed: Callable[[Params, Arch, jax.Array], jax.Array] | None = None  # like apply, of what `Space.paths` gives
+    relaxed: Callable[[Params, Arch, jax.Array], jax.Array] | None = (
+        None  # like apply, of what `Space.paths` gives
+    )
     forms: Mapping[str, "Target"] = MappingProxyType(
         {}
     )  # the same networks run in other ways (`predict.choose`), equal
@@ -113,7 +139,9 @@ class Generator(NamedTuple):
         [Params, Arch], Params
     ]  # (phi, arch) -> theta, shaped as the target's weight_spec; axes that count
     # nodes may be 1 where all nodes share a weight
-    decay: Callable[[Params], Any]  # phi -> pytree of bool: which leaves weight decay applies to
+    decay: Callable[
+        [Params], Any
+    ]  # phi -> pytree of bool: which leaves weight decay applies to
 
 
 class Strategy(NamedTuple):
@@ -121,5 +149,9 @@ class Strategy(NamedTuple):
 
     total: int  # candidates it asks for at most
     init: Callable[[jax.Array], Any]  # key -> state
-    ask: Callable[[Any], Arch | None]  # state -> a population to score next, or None when done
-    tell: Callable[[Any, Arch, np.ndarray], Any]  # (state, population, loss_A) -> state
+    ask: Callable[
+        [Any], Arch | None
+    ]  # state -> a population to score next, or None when done
+    tell: Callable[
+        [Any, Arch, np.ndarray], Any
+    ]  # (state, population, loss_A) -> state

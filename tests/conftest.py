@@ -13,8 +13,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(user_cache / "jaxhypernas" / "xla"))
+    user_cache = Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    )
+    jax.config.update(
+        "jax_compilation_cache_dir", str(user_cache / "jaxhypernas" / "xla")
+    )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -39,5 +43,7 @@ def shared() -> Path:
     """The folder of benchmark data beside the checkout."""
     path = Path(__file__).resolve().parents[2] / "shared"
     if not path.is_dir():
-        pytest.skip("needs the benchmark data in ../shared, beside the checkout")
+        pytest.skip(
+            "needs the benchmark data in ../shared, beside the checkout"
+        )
     return path

@@ -36,7 +36,13 @@ class Rules:
 
 
 RULES = {
-    "nasbench201": Rules(("skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"), 1, 0, 1, 1),
+    "nasbench201": Rules(
+        ("skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"),
+        1,
+        0,
+        1,
+        1,
+    ),
     "ghn": Rules(
         (
             "skip_connect",
@@ -93,7 +99,9 @@ def parse(space: str, text: str) -> list[Node]:
         nodes = []
         for to, part in enumerate(text.split("+"), 1):
             for name, start in re.findall(r"(\w+)~(\d)", part):
-                nodes.append(Node(() if name == "none" else (name,), (int(start),), to))
+                nodes.append(
+                    Node(() if name == "none" else (name,), (int(start),), to)
+                )
         return nodes
     rules, nodes = RULES[space], []
     for n, part in enumerate(text.split(";")):
@@ -103,7 +111,13 @@ def parse(space: str, text: str) -> list[Node]:
             assert part == "-", part
             nodes.append(Node((), (), writes))
         else:
-            nodes.append(Node(tuple(match[1].split("+")), tuple(int(s) for s in match[2].split(",")), writes))
+            nodes.append(
+                Node(
+                    tuple(match[1].split("+")),
+                    tuple(int(s) for s in match[2].split(",")),
+                    writes,
+                )
+            )
     return nodes
 
 
@@ -112,7 +126,9 @@ def assert_valid(space: str, text: str, nodes: int) -> None:
     rules, found = RULES[space], parse(space, text)
     assert len(found) == nodes
     if space == "nasbench201":
-        assert re.fullmatch(r"\|\w+~0\|\+\|\w+~0\|\w+~1\|\+\|\w+~0\|\w+~1\|\w+~2\|", text)
+        assert re.fullmatch(
+            r"\|\w+~0\|\+\|\w+~0\|\w+~1\|\+\|\w+~0\|\w+~1\|\w+~2\|", text
+        )
     for node in found:
         assert set(node.ops) <= set(rules.ops)
         assert len(set(node.ops)) == len(node.ops) <= rules.most_ops
@@ -148,17 +164,32 @@ def live(space: str, nodes: list[Node]) -> tuple[list[bool], set[int]]:
     return alive, inputs
 
 
-def edges(space: str, nodes: list[Node]) -> tuple[list[tuple[str, ...]], set[tuple[int, int]]]:
+def edges(
+    space: str, nodes: list[Node]
+) -> tuple[list[tuple[str, ...]], set[tuple[int, int]]]:
     """The graph: what each node is (inputs, nodes, output), and its edges (to, from); without absent nodes."""
     first, last = RULES[space].inputs, RULES[space].inputs + len(nodes)
     makers = {s: [s] for s in range(first)}
     for n, node in enumerate(nodes):
         if node.ops:
             makers.setdefault(node.writes, []).append(first + n)
-    readers = [(first + n, s) for n, node in enumerate(nodes) if node.ops for s in node.reads]
-    found = {(reader, maker) for reader, s in readers for maker in makers.get(s, [])}
-    found |= {(last, maker) for s in output(space, nodes) for maker in makers.get(s, [])}
-    return [("input",)] * first + [node.ops for node in nodes] + [("output",)], found
+    readers = [
+        (first + n, s)
+        for n, node in enumerate(nodes)
+        if node.ops
+        for s in node.reads
+    ]
+    found = {
+        (reader, maker) for reader, s in readers for maker in makers.get(s, [])
+    }
+    found |= {
+        (last, maker)
+        for s in output(space, nodes)
+        for maker in makers.get(s, [])
+    }
+    return [("input",)] * first + [node.ops for node in nodes] + [
+        ("output",)
+    ], found
 
 
 @dataclass
@@ -177,7 +208,14 @@ class Tally:
 class Conv(nnx.Module):
     """Without bias, zero padding, centred on every stride-th position."""
 
-    def __init__(self, kernel, tally: Tally, stride: int = 1, dilation: int = 1, depthwise: bool = False):
+    def __init__(
+        self,
+        kernel,
+        tally: Tally,
+        stride: int = 1,
+        dilation: int = 1,
+        depthwise: bool = False,
+    ):
         K, L, inputs, outputs = kernel.shape
         self.tally, self.size = tally, kernel.size
         self.layer = nnx.Conv(
@@ -208,7 +246,9 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x):
         self.tally.add(2 * x.shape[-1], 0)
-        mean, variance = (f(x, (0, 1, 2), keepdims=True) for f in (jnp.mean, jnp.var))
+        mean, variance = (
+            f(x, (0, 1, 2), keepdims=True) for f in (jnp.mean, jnp.var)
+        )
         return (x - mean) / jnp.sqrt(variance + 1e-5)
 
 
@@ -220,7 +260,10 @@ def op(name: str, weights, tally: Tally) -> nnx.Sequential:
 
     def separable(i, dilation):
         deep, wide = weights[f"deep{i}"], weights[f"wide{i}"]
-        kernels = Conv(deep[:, :, None], tally, 1, dilation, True), Conv(wide[None, None], tally)
+        kernels = (
+            Conv(deep[:, :, None], tally, 1, dilation, True),
+            Conv(wide[None, None], tally),
+        )
         return [jax.nn.relu, *kernels, BatchNorm(tally)]
 
     kind = name[: name.index("_")]
@@ -237,7 +280,11 @@ def op(name: str, weights, tally: Tally) -> nnx.Sequential:
     elif kind == "nor":
         layers = relu_conv_bn(weights["conv0"])
     else:
-        assert name == "conv_1x7_7x1" and weights["conv0"].shape[:2] == (1, 7) and weights["conv1"].shape[:2] == (7, 1)
+        assert (
+            name == "conv_1x7_7x1"
+            and weights["conv0"].shape[:2] == (1, 7)
+            and weights["conv1"].shape[:2] == (7, 1)
+        )
         layers = relu_conv_bn(weights["conv0"]) + relu_conv_bn(weights["conv1"])
     return nnx.Sequential(*layers)
 
@@ -249,13 +296,24 @@ class Cell(nnx.Module):
         self.space, self.nodes, self.tally = space, nnx.static(nodes), tally
         self.alive = nnx.static(live(space, nodes)[0])
         self.layers = nnx.List(
-            nnx.List([op(name, {k: w[n] for k, w in weights.get(name, {}).items()}, tally) for name in node.ops])
+            nnx.List(
+                [
+                    op(
+                        name,
+                        {k: w[n] for k, w in weights.get(name, {}).items()},
+                        tally,
+                    )
+                    for name in node.ops
+                ]
+            )
             for n, node in enumerate(nodes)
         )
 
     def __call__(self, inputs):
         states = list(inputs)
-        for node, layers, alive in zip(self.nodes, self.layers, self.alive, strict=True):
+        for node, layers, alive in zip(
+            self.nodes, self.layers, self.alive, strict=True
+        ):
             if node.writes == len(states):
                 states.append(jnp.zeros_like(inputs[0]))
             x, self.tally.on = sum(states[s] for s in node.reads), alive
@@ -264,7 +322,10 @@ class Cell(nnx.Module):
         self.tally.on = True
         if len(inputs) == 2:
             return jnp.concatenate(states[2:], -1)
-        return sum((states[s] for s in output(self.space, self.nodes)), jnp.zeros_like(inputs[0]))
+        return sum(
+            (states[s] for s in output(self.space, self.nodes)),
+            jnp.zeros_like(inputs[0]),
+        )
 
 
 class Block(nnx.Module):
@@ -272,7 +333,10 @@ class Block(nnx.Module):
 
     def __init__(self, weights, tally: Tally):
         self.a, self.b = Conv(weights["a"], tally, 2), Conv(weights["b"], tally)
-        self.skip, self.norm = Conv(weights["skip"][None, None], tally), BatchNorm(tally)
+        self.skip, self.norm = (
+            Conv(weights["skip"][None, None], tally),
+            BatchNorm(tally),
+        )
 
     def __call__(self, x):
         y = self.norm(self.a(jax.nn.relu(x)))
@@ -282,7 +346,13 @@ class Block(nnx.Module):
 def averaged(x, window: int, stride: int = 1, padding: str = "VALID"):
     """Over positions inside the image."""
     with jax.numpy_dtype_promotion("standard"):  # Flax divides by an int64
-        return linen.avg_pool(x, (window, window), (stride, stride), padding, count_include_pad=False)
+        return linen.avg_pool(
+            x,
+            (window, window),
+            (stride, stride),
+            padding,
+            count_include_pad=False,
+        )
 
 
 halved = partial(averaged, window=2, stride=2)
@@ -295,15 +365,22 @@ class Network(nnx.Module):
         nodes, self.tally = parse(space, text), Tally()
         self.inputs, self.cells = RULES[space].inputs, nnx.List()
         self.used = nnx.static(live(space, nodes)[1])
-        self.stem, self.norm = Conv(theta["stem"], self.tally), BatchNorm(self.tally)
+        self.stem, self.norm = (
+            Conv(theta["stem"], self.tally),
+            BatchNorm(self.tally),
+        )
         number = jax.tree.leaves(theta["cells"][0])[0].shape[0]
         for weights, k in product(theta["cells"], range(number)):
             own = jax.tree.map(lambda w, k=k: w[k], weights)
             self.cells.append(Cell(space, nodes, own, self.tally))
         if self.inputs == 1:
-            self.blocks = nnx.List(Block(w, self.tally) for w in theta["reduce"])
+            self.blocks = nnx.List(
+                Block(w, self.tally) for w in theta["reduce"]
+            )
         else:
-            self.project = nnx.data([w[k] for w in theta["project"] for k in range(number)])
+            self.project = nnx.data(
+                [w[k] for w in theta["project"] for k in range(number)]
+            )
         self.head = nnx.Linear(
             *theta["head"].shape,
             param_dtype=theta["head"].dtype,
@@ -325,7 +402,10 @@ class Network(nnx.Module):
                         x = halved(x)
                     self.tally.on = back in self.used
                     # Rows beyond x's channels would be multiplied with zeros.
-                    layer = Conv(self.project[i][back, : x.shape[-1]][None, None], self.tally)
+                    layer = Conv(
+                        self.project[i][back, : x.shape[-1]][None, None],
+                        self.tally,
+                    )
                     inputs.append(self.norm(layer(jax.nn.relu(x))))
                 outputs.append(cell(inputs))
             else:
@@ -334,7 +414,10 @@ class Network(nnx.Module):
                 x = cell([x])
                 outputs.append(x)
         x = jax.nn.relu(self.norm(outputs[-1])).mean((1, 2))
-        self.tally.add(prod(self.head.kernel.shape) + self.head.out_features, prod(self.head.kernel.shape))
+        self.tally.add(
+            prod(self.head.kernel.shape) + self.head.out_features,
+            prod(self.head.kernel.shape),
+        )
         return self.head(x)
 
 
@@ -342,7 +425,9 @@ def logits(space: str, text: str, theta, x):
     return Network(space, text, theta)(x)
 
 
-def counts(space: str, text: str, theta, image: tuple[int, int, int]) -> tuple[int, ...]:
+def counts(
+    space: str, text: str, theta, image: tuple[int, int, int]
+) -> tuple[int, ...]:
     """Parameters, multiply-adds, and both on live paths, by the sizes of the arrays that take part."""
     tally = []
 

@@ -52,7 +52,9 @@ def _parse_block(text: str) -> Block:
 
 def _parse_op(text: str) -> Op:
     banks, width, *convs = text.split(":")
-    reads, writes = ([int(i) for i in side.split(".")] for side in banks.split(">"))
+    reads, writes = (
+        [int(i) for i in side.split(".")] for side in banks.split(">")
+    )
     return Op(reads, writes, int(width), dict(_parse_conv(c) for c in convs))
 
 
@@ -60,7 +62,9 @@ def _parse_conv(text: str) -> tuple[int, Conv]:
     index, rest = text.split("=")
     kernel, rest = rest.split("d")
     dilation, groups = rest.split("g")
-    (kh, kw), (dh, dw) = (map(int, pair.split("x")) for pair in (kernel, dilation))
+    (kh, kw), (dh, dw) = (
+        map(int, pair.split("x")) for pair in (kernel, dilation)
+    )
     return int(index), Conv((kh, kw), (dh, dw), int(groups))
 
 
@@ -89,10 +93,15 @@ def assert_valid(config, text: str) -> None:
         filled = input_banks(config, b, block.bank)
         assert 1 <= block.bank <= config.units and filled >= 1
         assert len(block.ops) <= config.slots
-        most = min(filled + config.depth * config.units // block.bank, config.memory_units[b] // block.bank)
+        most = min(
+            filled + config.depth * config.units // block.bank,
+            config.memory_units[b] // block.bank,
+        )
         budget = config.positions[b]
         for op in block.ops:
-            assert op.reads == sorted(set(op.reads)) and op.writes == sorted(set(op.writes))
+            assert op.reads == sorted(set(op.reads)) and op.writes == sorted(
+                set(op.writes)
+            )
             assert op.reads[-1] < filled and op.writes[-1] < most
             new = [w for w in op.writes if w >= filled]
             assert new == list(range(filled, filled + len(new)))
@@ -104,10 +113,17 @@ def assert_valid(config, text: str) -> None:
             budget -= positions
             assert op.kind in OP_KINDS
             for conv in op.convs.values():
-                assert conv.groups <= config.max_groups and config.unit % conv.groups == 0
+                assert (
+                    conv.groups <= config.max_groups
+                    and config.unit % conv.groups == 0
+                )
                 for k, d in zip(conv.kernel, conv.dilation, strict=True):
                     assert k in (3, 5, 7) and k <= config.max_kernel
-                    assert 1 <= d <= min({3: 3, 5: 2, 7: 1}[k], config.max_dilation)
+                    assert (
+                        1
+                        <= d
+                        <= min({3: 3, 5: 2, 7: 1}[k], config.max_dilation)
+                    )
         assert budget >= 0
 
 
@@ -130,7 +146,13 @@ def conv2d(x, w, stride=1, dilation=(1, 1), groups=1):
             for j in range(kw):
                 top, left = i * dilation[0], j * dilation[1]
                 seen = x_g[:, top : top + (sizes[0] - 1) * stride + 1 : stride]
-                y = y + seen[:, :, left : left + (sizes[1] - 1) * stride + 1 : stride] @ w_g[i, j]
+                y = (
+                    y
+                    + seen[
+                        :, :, left : left + (sizes[1] - 1) * stride + 1 : stride
+                    ]
+                    @ w_g[i, j]
+                )
         outputs.append(y)
     return np.concatenate(outputs, -1)
 
@@ -147,7 +169,9 @@ def halve(x):
     """Means of 2x2 windows without an odd last row or column."""
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     x = x[:, :height, :width]
-    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+    return (
+        x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]
+    ) / 4
 
 
 class Reference:
@@ -162,23 +186,49 @@ class Reference:
         """Which entries of theta matter: live ones only."""
         self.weights = []  # (weight, pixels it is applied to, live output channels)
         sizes = [tuple(-(-n // config.stem_stride) for n in image[:2])]
-        sizes += [tuple(n // 2 for n in sizes[0]), tuple(n // 4 for n in sizes[0])]
+        sizes += [
+            tuple(n // 2 for n in sizes[0]),
+            tuple(n // 4 for n in sizes[0]),
+        ]
         self.pixels = [h * w for h, w in sizes]
-        live = [input_banks(config, b, block.bank) * block.bank * config.unit for b, block in enumerate(self.blocks)]
+        live = [
+            input_banks(config, b, block.bank) * block.bank * config.unit
+            for b, block in enumerate(self.blocks)
+        ]
         inputs = [n * config.unit for n in config.in_units]
 
-        self.stem = self._take(theta["stem"], self.used["stem"], np.s_[:, :, :, : inputs[0]], self.pixels[0], live[0])
+        self.stem = self._take(
+            theta["stem"],
+            self.used["stem"],
+            np.s_[:, :, :, : inputs[0]],
+            self.pixels[0],
+            live[0],
+        )
         self.ops, self.transitions = [], []
         for b, block in enumerate(self.blocks):
             self.ops.append(self._block_weights(b, block))
             if b < 2:
-                rows = written_banks(config, b, block) * block.bank * config.unit
+                rows = (
+                    written_banks(config, b, block) * block.bank * config.unit
+                )
                 cut = np.s_[:rows, : inputs[b + 1]]
                 self.transitions.append(
-                    self._take(theta["transition"][b], self.used["transition"][b], cut, self.pixels[b + 1], live[b + 1])
+                    self._take(
+                        theta["transition"][b],
+                        self.used["transition"][b],
+                        cut,
+                        self.pixels[b + 1],
+                        live[b + 1],
+                    )
                 )
-        rows = written_banks(config, 2, self.blocks[2]) * self.blocks[2].bank * config.unit
-        self.head = self._take(theta["head"], self.used["head"], np.s_[:rows], 1)
+        rows = (
+            written_banks(config, 2, self.blocks[2])
+            * self.blocks[2].bank
+            * config.unit
+        )
+        self.head = self._take(
+            theta["head"], self.used["head"], np.s_[:rows], 1
+        )
         self.bias = self._take(theta["bias"], self.used["bias"], np.s_[:], 0)
 
     def _take(self, leaf, used, cut, pixels, live=None):
@@ -194,27 +244,45 @@ class Reference:
         N, K, start, ops = self.config.unit, self.config.max_kernel, 0, []
         for p, op in enumerate(block.ops):
             read = block.read_units(op)
-            middle, width = bottleneck(self.config, read, op.width) * N, op.width * N
+            middle, width = (
+                bottleneck(self.config, read, op.width) * N,
+                op.width * N,
+            )
             cut = np.s_[start * N : (start + read) * N, :middle]
-            weights = {"1x1": self._take(self.theta["op"][b], self.used["op"][b], cut, self.pixels[b])}
+            weights = {
+                "1x1": self._take(
+                    self.theta["op"][b], self.used["op"][b], cut, self.pixels[b]
+                )
+            }
             start += read
             for c, conv in op.convs.items():
                 leaf, used = self.theta["conv"][b][c], self.used["conv"][b][c]
                 kh, kw = conv.kernel
                 rows = (width if c in (1, 3) else middle) // conv.groups
                 top, left = (K - kh) // 2, (K - kw) // 2
-                slot = p if leaf.shape[0] > 1 else 0  # leading axis 1: one kernel for all ops
-                cut = np.s_[slot, top : top + kh, left : left + kw, :rows, :width]
+                slot = (
+                    p if leaf.shape[0] > 1 else 0
+                )  # leading axis 1: one kernel for all ops
+                cut = np.s_[
+                    slot, top : top + kh, left : left + kw, :rows, :width
+                ]
                 weight = self._take(leaf, used, cut, self.pixels[b])
-                weights[c] = weight * np.sqrt(K * K * leaf.shape[3] / (kh * kw * rows))
+                weights[c] = weight * np.sqrt(
+                    K * K * leaf.shape[3] / (kh * kw * rows)
+                )
             ops.append(weights)
         return ops
 
     def logits(self, x):
-        x = conv2d(np.asarray(x, np.float64), self.stem, self.config.stem_stride)
+        x = conv2d(
+            np.asarray(x, np.float64), self.stem, self.config.stem_stride
+        )
         for b, block in enumerate(self.blocks):
             size = block.bank * self.config.unit
-            banks = [x[..., i * size : (i + 1) * size] for i in range(input_banks(self.config, b, block.bank))]
+            banks = [
+                x[..., i * size : (i + 1) * size]
+                for i in range(input_banks(self.config, b, block.bank))
+            ]
             for op, weights in zip(block.ops, self.ops[b], strict=True):
                 self._run(op, weights, banks, size)
             x = np.concatenate(banks, -1)
@@ -231,13 +299,22 @@ class Reference:
             for c in (first, second):
                 if c in op.convs:
                     x = relu(x) if c == second else x
-                    x = conv2d(x, weights[c], 1, op.convs[c].dilation, op.convs[c].groups)
+                    x = conv2d(
+                        x,
+                        weights[c],
+                        1,
+                        op.convs[c].dilation,
+                        op.convs[c].groups,
+                    )
             return x
 
         y = path(x, 0, 1)
         if 2 in op.convs:
             y = y + path(x, 2, 3)
-        chunks = [self.output_scale * y[..., i : i + size] for i in range(0, y.shape[-1], size)]
+        chunks = [
+            self.output_scale * y[..., i : i + size]
+            for i in range(0, y.shape[-1], size)
+        ]
         for n, bank in enumerate(op.writes):
             chunk = chunks[n % len(chunks)]
             if bank < len(banks):
@@ -250,8 +327,13 @@ class Reference:
         """Parameters and multiply-adds, all and live: sizes of the very arrays that ``logits`` multiplies with."""
         totals = np.zeros(4, np.int64)
         for weight, pixels, live in self.weights:
-            params, live_params = int(np.prod(weight.shape)), int(np.prod(weight[..., :live].shape))
-            totals += np.array([params, params * pixels, live_params, live_params * pixels])
+            params, live_params = (
+                int(np.prod(weight.shape)),
+                int(np.prod(weight[..., :live].shape)),
+            )
+            totals += np.array(
+                [params, params * pixels, live_params, live_params * pixels]
+            )
         return tuple(totals.tolist())
 
 
@@ -267,11 +349,15 @@ def graph(config, text):
     names, edges = [None] * (3 * Q + 1), set()
     for b, block in enumerate(parse(text)):
         names[b * Q] = "input" if b == 0 else "transition"
-        writers = {bank: [b * Q] for bank in range(input_banks(config, b, block.bank))}
+        writers = {
+            bank: [b * Q] for bank in range(input_banks(config, b, block.bank))
+        }
         for p, op in enumerate(block.ops):
             node = b * Q + 1 + p
             names[node] = op.kind
-            edges |= {(node, source) for bank in op.reads for source in writers[bank]}
+            edges |= {
+                (node, source) for bank in op.reads for source in writers[bank]
+            }
             for bank in op.writes:
                 writers.setdefault(bank, []).append(node)
         edges |= {((b + 1) * Q, b * Q + i) for i in range(len(block.ops) + 1)}
@@ -282,24 +368,68 @@ def graph(config, text):
 def encoding(config, text):
     """What SMASH's hypernetwork sees: k rows x positions x channels of -1 and +1."""
     M, N_kernels = max(config.memory_units), (config.max_kernel - 1) // 2
-    groups = [g for g in range(1, config.max_groups + 1) if config.unit % g == 0]
-    sections = [M, M, 3, config.units, 8 * config.max_dilation, 8 * N_kernels, 4, 4 * len(groups)]
+    groups = [
+        g for g in range(1, config.max_groups + 1) if config.unit % g == 0
+    ]
+    sections = [
+        M,
+        M,
+        3,
+        config.units,
+        8 * config.max_dilation,
+        8 * N_kernels,
+        4,
+        4 * len(groups),
+    ]
     starts = np.concatenate([[0], np.cumsum(sections)])
-    read, write, block_at, width_at, dilation_at, kernel_at, active_at, groups_at, channels = starts.tolist()
+    (
+        read,
+        write,
+        block_at,
+        width_at,
+        dilation_at,
+        kernel_at,
+        active_at,
+        groups_at,
+        channels,
+    ) = starts.tolist()
     code = np.full((config.units, sum(config.positions), channels), -1.0)
     for b, block in enumerate(parse(text)):
         position = sum(config.positions[:b])
         for op in block.ops:
-            units = [bank for bank in op.reads for _ in range(block.bank)]  # the bank that each unit read comes from
-            on = [write + bank for bank in op.writes] + [block_at + b, width_at + op.width - 1]
+            units = [
+                bank for bank in op.reads for _ in range(block.bank)
+            ]  # the bank that each unit read comes from
+            on = [write + bank for bank in op.writes] + [
+                block_at + b,
+                width_at + op.width - 1,
+            ]
             for c, conv in op.convs.items():
-                on += [active_at + c, groups_at + c * len(groups) + groups.index(conv.groups)]
+                on += [
+                    active_at + c,
+                    groups_at + c * len(groups) + groups.index(conv.groups),
+                ]
                 for axis in range(2):
-                    on.append(dilation_at + (2 * c + axis) * config.max_dilation + conv.dilation[axis] - 1)
-                    on.append(kernel_at + (2 * c + axis) * N_kernels + (conv.kernel[axis] - 3) // 2)
-            rows = -(-bottleneck(config, len(units), op.width) // config.max_bottleneck)
+                    on.append(
+                        dilation_at
+                        + (2 * c + axis) * config.max_dilation
+                        + conv.dilation[axis]
+                        - 1
+                    )
+                    on.append(
+                        kernel_at
+                        + (2 * c + axis) * N_kernels
+                        + (conv.kernel[axis] - 3) // 2
+                    )
+            rows = -(
+                -bottleneck(config, len(units), op.width)
+                // config.max_bottleneck
+            )
             for first in range(0, len(units), config.compression):
-                here = on + [read + bank for bank in units[first : first + config.compression]]
+                here = on + [
+                    read + bank
+                    for bank in units[first : first + config.compression]
+                ]
                 code[:rows, position, here] = 1
                 position += 1
     return code

@@ -13,12 +13,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxhypernas.checkpoint import Checkpoints
+from jaxhypernas.store.checkpoints import Checkpoints
 from jaxhypernas.types import UserError
 
 
 def make_state(step, width=40):
-    params = {"w": jax.random.normal(jax.random.key(step), (width, 50)), "b": jnp.full((7,), step, jnp.bfloat16)}
+    params = {
+        "w": jax.random.normal(jax.random.key(step), (width, 50)),
+        "b": jnp.full((7,), step, jnp.bfloat16),
+    }
     return {
         "step": jnp.int32(step),
         "params": params,
@@ -33,7 +36,11 @@ def make_state(step, width=40):
 def assert_identical(state, expected):
     def raw(leaf):
         is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return leaf.dtype, leaf.shape, np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes()
+        return (
+            leaf.dtype,
+            leaf.shape,
+            np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes(),
+        )
 
     assert jax.tree.structure(state) == jax.tree.structure(expected)
     assert jax.tree.map(raw, state) == jax.tree.map(raw, expected)
@@ -64,10 +71,17 @@ def test_no_steps(tmp_path):
         assert checkpoints.restore_best(make_state(0)) is None
 
 
-@pytest.mark.parametrize("like", [make_state, lambda step: jax.eval_shape(make_state, step)], ids=["arrays", "shapes"])
+@pytest.mark.parametrize(
+    "like",
+    [make_state, lambda step: jax.eval_shape(make_state, step)],
+    ids=["arrays", "shapes"],
+)
 def test_round_trip_is_bit_identical(saved, like):
     with Checkpoints(saved) as checkpoints:
-        for restore, expected in ((checkpoints.restore, 3), (checkpoints.restore_best, 1)):
+        for restore, expected in (
+            (checkpoints.restore, 3),
+            (checkpoints.restore_best, 1),
+        ):
             step, state = found(restore(like(0)))
             assert step == expected
             assert_identical(state, make_state(expected))
@@ -78,7 +92,9 @@ def test_restores_to_the_sharding_asked_for(saved):
     mesh = jax.make_mesh((4,), ("arch",))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("arch"))
     like = jax.eval_shape(make_state, 0)
-    like["params"]["w"] = jax.ShapeDtypeStruct((40, 50), jnp.float32, sharding=split)
+    like["params"]["w"] = jax.ShapeDtypeStruct(
+        (40, 50), jnp.float32, sharding=split
+    )
     with Checkpoints(saved) as checkpoints:
         _, state = found(checkpoints.restore(like))
     assert state["params"]["w"].sharding == split
@@ -92,7 +108,9 @@ def test_state_may_be_donated_after_save(tmp_path):
         checkpoints.save(1, x, 0.0)
         for _ in range(20):
             x = update(x)
-        assert_identical(found(checkpoints.restore(x))[1], jnp.zeros((500, 500)))
+        assert_identical(
+            found(checkpoints.restore(x))[1], jnp.zeros((500, 500))
+        )
 
 
 @pytest.mark.parametrize(
@@ -121,7 +139,10 @@ def test_newest_and_best_are_kept(tmp_path, losses, kept, reopened):
 
 
 def test_a_step_is_not_saved_twice(saved):
-    with Checkpoints(saved) as checkpoints, pytest.raises(UserError, match="step 3 is already in"):
+    with (
+        Checkpoints(saved) as checkpoints,
+        pytest.raises(UserError, match="step 3 is already in"),
+    ):
         checkpoints.save(3, make_state(3), 0.0)
 
 
@@ -147,7 +168,10 @@ def collected():
 
 
 def small_state(step):
-    return {"w": jax.random.normal(jax.random.key(step), (20, 30)), "key": jax.random.key(step)}
+    return {
+        "w": jax.random.normal(jax.random.key(step), (20, 30)),
+        "key": jax.random.key(step),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +204,11 @@ HARMS = {
 @pytest.mark.parametrize("harm", HARMS)
 def test_damage_to_any_file_is_never_silent(saved_small, tmp_path, harm):
     """Of each file in turn: either it is of no consequence, or it is reported and the step before is used."""
-    files = [path.relative_to(saved_small) for path in sorted((saved_small / "2").rglob("*")) if path.is_file()]
+    files = [
+        path.relative_to(saved_small)
+        for path in sorted((saved_small / "2").rglob("*"))
+        if path.is_file()
+    ]
     assert len(files) >= 4
     fell_back = set()
     for number, file in enumerate(files):
@@ -215,23 +243,38 @@ def clear(directory):
         (lambda path: shutil.rmtree(path / "record"), "record"),
         (lambda path: shutil.rmtree(path / "state"), "state"),
         (lambda path: flip(0.1, path / "record" / "metadata"), "record"),
-        (lambda path: replace(b'"loss": 3.0', b'"loss": 0.0', path / "record" / "metadata"), "record"),
+        (
+            lambda path: replace(
+                b'"loss": 3.0', b'"loss": 0.0', path / "record" / "metadata"
+            ),
+            "record",
+        ),
     ],
     ids=["empty step", "no record", "no state", "wrong record", "wrong loss"],
 )
-def test_damaged_step_moves_aside_and_is_saved_again(saved, tmp_path, harm, reason):
+def test_damaged_step_moves_aside_and_is_saved_again(
+    saved, tmp_path, harm, reason
+):
     directory, lines = tmp_path / "damaged", []
     shutil.copytree(saved, directory)
     harm(directory / "3")
     with Checkpoints(directory, lines.append) as checkpoints:
         assert found(checkpoints.restore(make_state(0)))[0] == 2
         assert len(lines) == 1 and "\n" not in lines[0]
-        assert "step 3 is damaged" in lines[0] and reason in lines[0] and "3.damaged" in lines[0]
+        assert (
+            "step 3 is damaged" in lines[0]
+            and reason in lines[0]
+            and "3.damaged" in lines[0]
+        )
         checkpoints.save(3, make_state(3), loss=3)
-        assert_identical(found(checkpoints.restore(make_state(0)))[1], make_state(3))
+        assert_identical(
+            found(checkpoints.restore(make_state(0)))[1], make_state(3)
+        )
         harm(directory / "3")
         assert found(checkpoints.restore(make_state(0)))[0] == 2
-    assert steps_in(directory) == ["1", "2", "3.damaged", "3.damaged+"], "and nothing is lost"
+    assert steps_in(directory) == ["1", "2", "3.damaged", "3.damaged+"], (
+        "and nothing is lost"
+    )
 
 
 def test_a_damaged_record_never_takes_the_place_of_a_step(saved, tmp_path):
@@ -240,7 +283,9 @@ def test_a_damaged_record_never_takes_the_place_of_a_step(saved, tmp_path):
     flip(0.1, directory / "3" / "record" / "metadata")
     with Checkpoints(directory, lambda line: None) as checkpoints:
         checkpoints.save(4, make_state(4), loss=9)
-    assert steps_in(directory) == ["1", "2", "3", "4"], "the best, the newest two that are whole, and the damaged one"
+    assert steps_in(directory) == ["1", "2", "3", "4"], (
+        "the best, the newest two that are whole, and the damaged one"
+    )
 
 
 def test_best_with_an_unreadable_loss_elsewhere(saved_small, tmp_path):
@@ -270,9 +315,14 @@ def test_all_damaged(saved, tmp_path):
     for step in "123":
         shutil.rmtree(directory / step / "record")
     for _ in range(2):
-        with Checkpoints(directory) as checkpoints, pytest.raises(UserError, match="delete the directory") as caught:
+        with (
+            Checkpoints(directory) as checkpoints,
+            pytest.raises(UserError, match="delete the directory") as caught,
+        ):
             checkpoints.restore(make_state(0))
-        assert str(directory) in str(caught.value) and "\n" not in str(caught.value)
+        assert str(directory) in str(caught.value) and "\n" not in str(
+            caught.value
+        )
     assert steps_in(directory) == ["1", "2", "3"]
 
 
@@ -281,17 +331,25 @@ def test_all_damaged(saved, tmp_path):
     [
         lambda like: like | {"step": jnp.float32(0)},
         lambda like: like | {"nan": jnp.zeros(4)},
-        lambda like: like | {"keys": jax.random.split(jax.random.key(0, impl="rbg"), 3)},
+        lambda like: (
+            like | {"keys": jax.random.split(jax.random.key(0, impl="rbg"), 3)}
+        ),
         lambda like: like | {"more": jnp.zeros(4)},
-        lambda like: {name: leaf for name, leaf in like.items() if name != "nan"},
+        lambda like: {
+            name: leaf for name, leaf in like.items() if name != "nan"
+        },
     ],
     ids=["dtype", "shape", "key", "more", "fewer"],
 )
 def test_state_of_another_configuration(saved, change):
     with Checkpoints(saved) as checkpoints:
-        with pytest.raises(UserError, match=r"leaf \['\w+'\] is .*, expected .*configuration"):
+        with pytest.raises(
+            UserError, match=r"leaf \['\w+'\] is .*, expected .*configuration"
+        ):
             checkpoints.restore(change(make_state(0)))
-        assert found(checkpoints.restore(make_state(0)))[0] == 3, "nothing was moved"
+        assert found(checkpoints.restore(make_state(0)))[0] == 3, (
+            "nothing was moved"
+        )
 
 
 def test_default_report_is_a_line_on_stderr(saved, tmp_path, capsys):
@@ -317,12 +375,23 @@ for step in itertools.count(1):
 
 def mid_save(directory):
     names = steps_in(directory)
-    return sum(map(str.isdigit, names)) >= 2 and any("tmp" in name for name in names)
+    return sum(map(str.isdigit, names)) >= 2 and any(
+        "tmp" in name for name in names
+    )
 
 
 def test_kill_during_save(tmp_path):
-    command = [sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path), str(Path(__file__).parent)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [
+        sys.executable,
+        "-c",
+        SAVE_FOR_EVER,
+        str(tmp_path),
+        str(Path(__file__).parent),
+    ]
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
     with subprocess.Popen(command, env=environment) as process:
         deadline = time.monotonic() + 120
         stopped = False
@@ -339,7 +408,11 @@ def test_kill_during_save(tmp_path):
 
     lines = []
     with Checkpoints(tmp_path, lines.append) as checkpoints:
-        step, state = found(checkpoints.restore(jax.eval_shape(lambda: make_state(0, width=20000))))
+        step, state = found(
+            checkpoints.restore(
+                jax.eval_shape(lambda: make_state(0, width=20000))
+            )
+        )
         assert step == newest and not lines
         assert_identical(state, make_state(newest, width=20000))
         checkpoints.save(newest + 1, state, 0.0)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny import NEEDS_COMPILER
 
-from jaxhypernas import cpu, nn
-from jaxhypernas.predict import ExecutionConfig, choose
+from jaxhypernas.execution.candidates import ExecutionConfig, choose
+from jaxhypernas.numerics import cpu, nn
 from jaxhypernas.spaces.cells import CellArch, CellStructure
 from jaxhypernas.targets import cell
 from jaxhypernas.targets.ops import OPS
@@ -30,8 +30,12 @@ def normal(seed, *shape):
 
 
 def close(actual, expected):
-    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, e, rtol=1e-9, atol=1e-9 * (1 + np.abs(e).max()))
+    for a, e in zip(
+        jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(
+            a, e, rtol=1e-9, atol=1e-9 * (1 + np.abs(e).max())
+        )
         assert not np.asarray(a)[np.asarray(e) == 0].any()
 
 
@@ -50,7 +54,9 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("image", "outputs", "kernel", "stride", "relu"), SHAPES)
+@pytest.mark.parametrize(
+    ("image", "outputs", "kernel", "stride", "relu"), SHAPES
+)
 def test_conv_norm_is_xlas(image, outputs, kernel, stride, relu):
     x, w = normal(0, 3, *image), normal(1, *kernel, image[2], outputs)
 
@@ -58,46 +64,70 @@ def test_conv_norm_is_xlas(image, outputs, kernel, stride, relu):
         y, pull = jax.vjp(lambda x, w: conv_norm(x, w, stride, relu), x, w)
         return y, pull(normal(2, *y.shape))
 
-    found, expected = (jax.jit(partial(run, f))(x, w) for f in (cpu.conv_norm, nn.conv_norm))
+    found, expected = (
+        jax.jit(partial(run, f))(x, w) for f in (cpu.conv_norm, nn.conv_norm)
+    )
     close(found, expected)
-    single = cpu.conv_norm(x.astype(jnp.float32), w.astype(jnp.float32), stride, relu)
+    single = cpu.conv_norm(
+        x.astype(jnp.float32), w.astype(jnp.float32), stride, relu
+    )
     np.testing.assert_allclose(single, expected[0], rtol=1e-4, atol=2e-5)
 
 
 def test_what_is_not_a_number_stays_so():
     """Training that has diverged must be seen."""
-    x, w = normal(0, 2, 8, 8, 8).at[0, 3, 3, 2].set(jnp.nan), normal(1, 3, 3, 8, 8)
+    x, w = (
+        normal(0, 2, 8, 8, 8).at[0, 3, 3, 2].set(jnp.nan),
+        normal(1, 3, 3, 8, 8),
+    )
     assert np.isnan(cpu.conv_norm(x, w, 1, True)).all()
 
 
 def test_candidates_side_by_side_are_the_loop():
     x, w = normal(0, 3, 2, 8, 8, 8), normal(1, 3, 3, 3, 8, 8)
-    loop = jnp.stack([cpu.conv_norm(*one, 1, True) for one in zip(x, w, strict=True)])
+    loop = jnp.stack(
+        [cpu.conv_norm(*one, 1, True) for one in zip(x, w, strict=True)]
+    )
     close(jax.vmap(lambda x, w: cpu.conv_norm(x, w, 1, True))(x, w), loop)
 
 
 def cells(structure, arch, C=6):
     """Output and gradients of a cell, by C++ and by XLA."""
-    specs = [(name, leaf, shape) for name in structure.ops for leaf, shape in OPS[name].shapes(C).items()]
+    specs = [
+        (name, leaf, shape)
+        for name in structure.ops
+        for leaf, shape in OPS[name].shapes(C).items()
+    ]
     w: dict = {name: {} for name, *_ in specs}
     for i, (name, leaf, shape) in enumerate(specs):
         w[name][leaf] = normal(i, len(structure.write_N), *shape)
     inputs = [normal(100 + i, 2, 6, 8, C) for i in range(structure.inputs)]
 
     def run(of, w, inputs):
-        y, pull = jax.vjp(lambda w, inputs: of(structure, arch, w, inputs), w, inputs)
+        y, pull = jax.vjp(
+            lambda w, inputs: of(structure, arch, w, inputs), w, inputs
+        )
         return y, pull(normal(99, *y.shape))
 
-    return [jax.jit(partial(run, of))(w, inputs) for of in (cell._native, cell._branching)]
+    return [
+        jax.jit(partial(run, of))(w, inputs)
+        for of in (cell._native, cell._branching)
+    ]
 
 
 @pytest.mark.parametrize("name", OPS)
 def test_cells_of_every_op_are_xlas(name):
     """One node that reads two states, one that reads the first's, one that applies nothing."""
-    structure = CellStructure(("skip_connect", name), 2, (2, 3, 4), 2, 1, "projected")
+    structure = CellStructure(
+        ("skip_connect", name), 2, (2, 3, 4), 2, 1, "projected"
+    )
     op = np.array([[0, 1], [0, 1], [0, 0]], np.int32)
-    read = np.array([[1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [1, 0, 0, 0, 0]], np.int32)
-    found, expected = cells(structure, CellArch(op, read, np.zeros(5, np.int32)))
+    read = np.array(
+        [[1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [1, 0, 0, 0, 0]], np.int32
+    )
+    found, expected = cells(
+        structure, CellArch(op, read, np.zeros(5, np.int32))
+    )
     close(found, expected)
     assert not found[0][..., -6:].any()  # nothing
 
@@ -108,10 +138,15 @@ def test_paths_dropped_at_random(seed):
     ops = ("nor_conv_3x3", "max_pool_3x3", "skip_connect", "sep_conv_3x3")
     structure = CellStructure(ops, 1, (1, 1, 2, 3), 4, 4, "residual")
     rng = np.random.default_rng(seed)
-    op, read = rng.integers(0, 2, (4, 4), np.int32), rng.integers(0, 3, (4, 4), np.int32)
+    op, read = (
+        rng.integers(0, 2, (4, 4), np.int32),
+        rng.integers(0, 3, (4, 4), np.int32),
+    )
     read *= np.arange(4)[None] < np.array(structure.write_N)[:, None]
     read[seed] = 0
-    close(*cells(structure, CellArch(op, read, np.array([0, 1, 0, 1], np.int32))))
+    close(
+        *cells(structure, CellArch(op, read, np.array([0, 1, 0, 1], np.int32)))
+    )
 
 
 def test_without_a_compiler_cells_branch(monkeypatch):
@@ -120,7 +155,10 @@ def test_without_a_compiler_cells_branch(monkeypatch):
     assert choose(ExecutionConfig(), target, "cpu")[:2] == (1, "native")
     monkeypatch.setattr(cpu, "available", lambda: False)
     assert choose(ExecutionConfig(), target, "cpu") == (1, "branch", target)
-    with pytest.raises(UserError, match=r"execution\.form: native needs a CPU and a C\+\+ compiler"):
+    with pytest.raises(
+        UserError,
+        match=r"execution\.form: native needs a CPU and a C\+\+ compiler",
+    ):
         choose(ExecutionConfig(form="native"), target, "cpu")
 
 

@@ -11,16 +11,30 @@ import numpy as np
 import pytest
 from tiny import TINY
 
-from jaxhypernas import compilations, data
+from jaxhypernas.data import dataset as data
+from jaxhypernas.execution import compilations
+from jaxhypernas.execution.candidates import (
+    ExecutionConfig,
+    bind,
+    deal,
+    map_candidates,
+    mean_candidates,
+    mean_over_mesh,
+)
+from jaxhypernas.execution.mesh import ARCH, DATA, make_mesh
 from jaxhypernas.generators import GENERATORS
-from jaxhypernas.mesh import ARCH, DATA, make_mesh
-from jaxhypernas.predict import ExecutionConfig, bind, deal, map_candidates, mean_candidates, mean_over_mesh
-from jaxhypernas.retrain import make_retrain
+from jaxhypernas.programs.scoring import make_batches, make_score, score_one
+from jaxhypernas.programs.training import (
+    Images,
+    check_progress,
+    init_state,
+    make_optimizer,
+    make_run,
+)
+from jaxhypernas.programs.truth import make_retrain
 from jaxhypernas.run import Run
-from jaxhypernas.score import make_batches, make_score, score_one
 from jaxhypernas.spaces import SPACES
 from jaxhypernas.targets import TARGETS
-from jaxhypernas.train import Images, check_progress, init_state, make_optimizer, make_run
 from jaxhypernas.types import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -39,12 +53,19 @@ def parts(dataset, generator="smash", space="memory_bank"):
 
 def population(space, number, seed=0):
     keys = jax.random.split(jax.random.key(seed), number)
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda k: space.sample(k, 1.0)))(keys))
+    return jax.tree.map(
+        np.asarray, jax.jit(jax.vmap(lambda k: space.sample(k, 1.0)))(keys)
+    )
 
 
 def mesh_of(devices):
     types = (jax.sharding.AxisType.Auto,) * 2
-    return jax.make_mesh((devices, 1), (ARCH, DATA), axis_types=types, devices=jax.devices()[:devices])
+    return jax.make_mesh(
+        (devices, 1),
+        (ARCH, DATA),
+        axis_types=types,
+        devices=jax.devices()[:devices],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +108,16 @@ def test_calls_of_any_size_are_one_program(devices, chunk):
     def one(replicated, arch):
         return {"sum": replicated + arch["a"].sum(), "b": arch["b"]}
 
-    score, before = make_score(one, mesh_of(devices), chunk, lambda archs: archs["b"]), compilations.total()
+    score, before = (
+        make_score(one, mesh_of(devices), chunk, lambda archs: archs["b"]),
+        compilations.total(),
+    )
     rng = np.random.default_rng(0)
     for A in (1, 3, 4, 64, 65, 300, 1000):
-        archs = {"a": rng.integers(0, 9, (A, 5), np.int32), "b": rng.integers(0, 9, A, np.int32)}
+        archs = {
+            "a": rng.integers(0, 9, (A, 5), np.int32),
+            "b": rng.integers(0, 9, A, np.int32),
+        }
         result = score(np.int32(7), archs)
         np.testing.assert_array_equal(result["sum"], 7 + archs["a"].sum(1))
         np.testing.assert_array_equal(result["b"], archs["b"])
@@ -120,7 +147,9 @@ def test_chunk_one_branches(dataset):
     logits = bind(target, generator)
 
     def conditionals(chunk):
-        f = lambda archs: map_candidates(lambda a: logits(phi, a, x), archs, chunk)  # noqa: E731
+        f = lambda archs: map_candidates(
+            lambda a: logits(phi, a, x), archs, chunk
+        )  # noqa: E731
         return str(jax.make_jaxpr(f)(archs)).count(" cond[")
 
     # What is left under vmap chooses the platform's convolution, not an op.
@@ -130,15 +159,33 @@ def test_chunk_one_branches(dataset):
 def test_mean_over_mesh_equals_mean(dataset):
     space, target, generator = parts(dataset)
     phi, archs = generator.init(jax.random.key(1)), population(space, 4)
-    x = jnp.asarray(data.normalise(dataset.train.x_NxHxWxC[:8], dataset.mean_C, dataset.std_C))
-    loss = lambda phi, arch: jnp.square(bind(target, generator)(phi, arch, x)).mean()  # noqa: E731
+    x = jnp.asarray(
+        data.normalise(
+            dataset.train.x_NxHxWxC[:8], dataset.mean_C, dataset.std_C
+        )
+    )
+    loss = lambda phi, arch: jnp.square(
+        bind(target, generator)(phi, arch, x)
+    ).mean()  # noqa: E731
     grad = jax.value_and_grad(loss)
-    alone = jax.jit(lambda phi, archs: mean_candidates(partial(grad, phi), archs, 1))(phi, archs)
-    by_hand = [jax.jit(grad)(phi, jax.tree.map(lambda v, i=i: v[i], archs)) for i in range(4)]
+    alone = jax.jit(
+        lambda phi, archs: mean_candidates(partial(grad, phi), archs, 1)
+    )(phi, archs)
+    by_hand = [
+        jax.jit(grad)(phi, jax.tree.map(lambda v, i=i: v[i], archs))
+        for i in range(4)
+    ]
     mesh = mesh_of(2)
-    split = jax.jit(mean_over_mesh(mesh, lambda phi, archs: mean_candidates(partial(grad, phi), archs, 1)))(phi, archs)
+    split = jax.jit(
+        mean_over_mesh(
+            mesh,
+            lambda phi, archs: mean_candidates(partial(grad, phi), archs, 1),
+        )
+    )(phi, archs)
     loop = jax.tree.map(lambda *g: sum(g) / 4, *by_hand)
-    for a, b, c in zip(*map(jax.tree.leaves, (alone, split, loop)), strict=True):
+    for a, b, c in zip(
+        *map(jax.tree.leaves, (alone, split, loop)), strict=True
+    ):
         np.testing.assert_allclose(a, c, atol=2e-6 + 1e-4 * np.abs(c).max())
         np.testing.assert_allclose(b, c, atol=2e-6 + 1e-4 * np.abs(c).max())
 
@@ -149,12 +196,32 @@ def train(dataset, generator, cuts, mean=None, steps=6):
     optimizer = make_optimizer(config)
 
     def sample(key, progress):
-        return jax.vmap(lambda k: space.sample(k, progress))(jax.random.split(key, config.architectures))
+        return jax.vmap(lambda k: space.sample(k, progress))(
+            jax.random.split(key, config.architectures)
+        )
 
-    mean = mean or (lambda f, batch, archs: mean_candidates(partial(f, batch), archs, 1))
+    mean = mean or (
+        lambda f, batch, archs: mean_candidates(partial(f, batch), archs, 1)
+    )
     logits = bind(target, generator)
-    run = jax.jit(make_run(config, TINY.data, logits, generator.decay, optimizer, sample, mean, steps))
-    images = Images(dataset.train.x_NxHxWxC, dataset.train.y_N, dataset.mean_C, dataset.std_C)
+    run = jax.jit(
+        make_run(
+            config,
+            TINY.data,
+            logits,
+            generator.decay,
+            optimizer,
+            sample,
+            mean,
+            steps,
+        )
+    )
+    images = Images(
+        dataset.train.x_NxHxWxC,
+        dataset.train.y_N,
+        dataset.mean_C,
+        dataset.std_C,
+    )
     images = jax.tree.map(jnp.asarray, images)
     state, losses = init_state(generator, optimizer, jax.random.key(0)), []
     for steps in cuts:
@@ -168,27 +235,49 @@ def test_every_generator_trains_and_a_cut_changes_nothing(dataset, generator):
     whole, losses = train(dataset, generator, [6])
     cut, _ = train(dataset, generator, [2, 1, 3])
     assert int(whole.step) == 6 and np.isfinite(losses[0])
-    for a, b in zip(jax.tree.leaves(whole.phi), jax.tree.leaves(cut.phi), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(whole.phi), jax.tree.leaves(cut.phi), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
 
 
 def test_a_run_goes_on_with_other_devices_and_another_chunk(tmp_path):
     """On two devices, side by side, what four had begun one at a time: the same to rounding."""
-    whole = Run(tmp_path / "whole", dataclasses.replace(TINY, space="nasbench201", generator="shared"))
+    whole = Run(
+        tmp_path / "whole",
+        dataclasses.replace(TINY, space="nasbench201", generator="shared"),
+    )
     whole.train()
     archs = whole.sample(40, jax.random.key(0))
     known = whole.score(jax.tree.map(lambda x: x[:10], archs))
     last = shutil.ignore_patterns(str(whole.config.train.steps))
     workdir = shutil.copytree(whole.workdir, tmp_path / "run", ignore=last)
-    other = Run(workdir, dataclasses.replace(whole.config, execution=ExecutionConfig(chunk=3)))
+    other = Run(
+        workdir,
+        dataclasses.replace(whole.config, execution=ExecutionConfig(chunk=3)),
+    )
     other.mesh = other.local_mesh = mesh_of(2)
-    for a, b in zip(jax.tree.leaves(other.train().phi), jax.tree.leaves(whole.phi), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max() + 1e-7)
-    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    for a, b in zip(
+        jax.tree.leaves(other.train().phi),
+        jax.tree.leaves(whole.phi),
+        strict=True,
+    ):
+        np.testing.assert_allclose(
+            a, b, rtol=0, atol=1e-4 * np.abs(b).max() + 1e-7
+        )
+    lines = map(
+        json.loads, (workdir / "metrics.jsonl").read_text().splitlines()
+    )
     assert [line["step"] for line in lines] == [2, 4, 6, 8, 8]
     found, expected = other.score(archs), whole.score(archs)
-    assert [row["id"] for row in found] == [row["id"] for row in expected] and found[:10] == known
-    np.testing.assert_allclose([row["loss"] for row in found], [row["loss"] for row in expected], rtol=1e-4)
+    assert [row["id"] for row in found] == [
+        row["id"] for row in expected
+    ] and found[:10] == known
+    np.testing.assert_allclose(
+        [row["loss"] for row in found],
+        [row["loss"] for row in expected],
+        rtol=1e-4,
+    )
     assert Run(workdir).chunk == 3
 
 
@@ -200,7 +289,13 @@ def test_training_learns(dataset):
 def test_retraining_does_not_depend_on_company(dataset):
     space, target, _ = parts(dataset)
     images = jax.tree.map(
-        jnp.asarray, Images(dataset.train.x_NxHxWxC, dataset.train.y_N, dataset.mean_C, dataset.std_C)
+        jnp.asarray,
+        Images(
+            dataset.train.x_NxHxWxC,
+            dataset.train.y_N,
+            dataset.mean_C,
+            dataset.std_C,
+        ),
     )
     batches = make_batches(dataset.valid, dataset.mean_C, dataset.std_C, 8)
     archs, seeds = population(space, 2), np.array([5, 9], np.int32)
@@ -211,7 +306,12 @@ def test_retraining_does_not_depend_on_company(dataset):
     together, _ = both(key, images, batches, batches, archs, seeds)
     for i in range(2):
         one, _ = alone(
-            key, images, batches, batches, jax.tree.map(lambda x, i=i: x[i : i + 1], archs), seeds[i : i + 1]
+            key,
+            images,
+            batches,
+            batches,
+            jax.tree.map(lambda x, i=i: x[i : i + 1], archs),
+            seeds[i : i + 1],
         )
         np.testing.assert_array_equal(one.loss[0], together.loss[i])
 
@@ -220,7 +320,12 @@ def test_at_least_ten_batches(dataset):
     batches = make_batches(dataset.test, dataset.mean_C, dataset.std_C, 64)
     assert batches.y_TxB.shape == (10, 36)
     with pytest.raises(UserError, match=r"data\.valid"):
-        make_batches(data.Split(*(v[:15] for v in dataset.valid)), dataset.mean_C, dataset.std_C, 64)
+        make_batches(
+            data.Split(*(v[:15] for v in dataset.valid)),
+            dataset.mean_C,
+            dataset.std_C,
+            64,
+        )
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), 50.0])

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 from tiny import TINY
 
-from jaxhypernas import cli, config
-from jaxhypernas.checkpoint import Checkpoints
-from jaxhypernas.table import Table
+from jaxhypernas.cli import main as cli
+from jaxhypernas.config import config
+from jaxhypernas.store.checkpoints import Checkpoints
+from jaxhypernas.store.tables import Table
 from jaxhypernas.types import UserError
 
 
@@ -25,7 +26,10 @@ def disk(tmp_path):
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(mount, capture_output=True).returncode
+    ):
         pytest.skip("a disk in memory cannot be mounted here")
     yield place
     subprocess.run(["umount", "-l", place], check=True)
@@ -35,12 +39,19 @@ def noise(seed):
     return np.random.default_rng(seed).normal(size=8000).astype(np.float32)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of threads that orbax leaves behind
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # of threads that orbax leaves behind
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)
 def test_a_full_disk_loses_no_checkpoint(disk):
     saved = 0
     line = f"{disk}.* cannot be written .No space left on device.: "
-    with pytest.raises(UserError, match=line) as caught, Checkpoints(disk / "checkpoints") as checkpoints:
+    with (
+        pytest.raises(UserError, match=line) as caught,
+        Checkpoints(disk / "checkpoints") as checkpoints,
+    ):
         for step in range(1, 20):
             checkpoints.save(step, jnp.asarray(noise(step)), step)
             checkpoints.wait()
@@ -59,9 +70,14 @@ def test_a_full_disk_loses_no_rows(disk):
         while True:
             table.append(pa.table({"x": noise(number)}))
             number += 1
-    assert number and caught.value.filename == str(disk / f"scores/{number:06d}.parquet")
+    assert number and caught.value.filename == str(
+        disk / f"scores/{number:06d}.parquet"
+    )
     again = Table(disk / "scores", pytest.fail)
-    assert again.read()["x"].to_pylist() == np.concatenate([noise(n) for n in range(number)]).tolist()
+    assert (
+        again.read()["x"].to_pylist()
+        == np.concatenate([noise(n) for n in range(number)]).tolist()
+    )
 
 
 def test_a_full_disk_keeps_the_configuration(disk):
@@ -84,7 +100,9 @@ def test_what_cannot_be_written_is_one_line(code, file, monkeypatch, capsys):
         cli.main(["train", "--workdir", "/a/run"])
     said = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2 and len(said) == 1
-    assert (file or "workdir: /a/run") in said[0] and os.strerror(code) in said[0]
+    assert (file or "workdir: /a/run") in said[0] and os.strerror(code) in said[
+        0
+    ]
 
 
 def test_a_failure_ends_the_program_though_threads_wait():
@@ -99,5 +117,10 @@ def main():
 cli.main = main
 __main__.run()
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert ended.returncode == 2 and ended.stderr.endswith("a line\n")

@@ -25,7 +25,9 @@ CONFIGS = {
     "synchronous": GhnConfig(HIDDEN, passes=3, synchronous=True),
     "virtual": GhnConfig(HIDDEN, passes=2, virtual_edges=3),
     "far": GhnConfig(HIDDEN, passes=1, virtual_edges=50),
-    "synchronous virtual": GhnConfig(HIDDEN, passes=2, virtual_edges=2, synchronous=True),
+    "synchronous virtual": GhnConfig(
+        HIDDEN, passes=2, virtual_edges=2, synchronous=True
+    ),
     "norm": GhnConfig(HIDDEN, passes=1, layer_norm=True),
 }
 
@@ -47,9 +49,14 @@ def network(config, seed=0):
     """With biases that aren't 0, and its parameters in float64."""
     net = GraphNet(OPS, config, nnx.Rngs(seed))
     rng = np.random.default_rng(seed)
-    state = jax.tree.map(lambda w: jnp.asarray(rng.normal(size=w.shape) * 0.5, jnp.float32), nnx.state(net, nnx.Param))
+    state = jax.tree.map(
+        lambda w: jnp.asarray(rng.normal(size=w.shape) * 0.5, jnp.float32),
+        nnx.state(net, nnx.Param),
+    )
     nnx.update(net, state)
-    return net, jax.tree.map(lambda w: np.asarray(w, np.float64), nnx.to_pure_dict(state))
+    return net, jax.tree.map(
+        lambda w: np.asarray(w, np.float64), nnx.to_pure_dict(state)
+    )
 
 
 def sigmoid(x):
@@ -67,7 +74,10 @@ def mlp(w, x):
 
 def gru(w, h, x):
     """Cho et al. 2014, in the form of the usual libraries."""
-    (xr, xz, xn), (hr, hz, hn) = (np.split(dense(w[name], v), 3) for name, v in (("dense_i", x), ("dense_h", h)))
+    (xr, xz, xn), (hr, hz, hn) = (
+        np.split(dense(w[name], v), 3)
+        for name, v in (("dense_i", x), ("dense_h", h))
+    )
     r, z = sigmoid(xr + hr), sigmoid(xz + hz)
     n = np.tanh(xn + r * hn)
     return (1 - z) * n + z * h
@@ -108,7 +118,11 @@ def reference(w, config, graph, cells):
                 new = []
                 for v in range(V):
                     m = received(h, v, sources) + received(h, v, targets)
-                    new.append(gru(w["gru"], h[v], m + message_of_cell if v == 0 else m))
+                    new.append(
+                        gru(
+                            w["gru"], h[v], m + message_of_cell if v == 0 else m
+                        )
+                    )
                 h = new
                 continue
             for v in range(V):  # in topological order
@@ -137,28 +151,49 @@ def test_message_passing_is_the_loop(name):
     run = nnx.jit(lambda net, graph: net(graph, 3))
     for seed in range(3):
         graph = random_graph(seed)
-        np.testing.assert_allclose(run(net, graph), reference(w, config, graph, 3), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            run(net, graph),
+            reference(w, config, graph, 3),
+            rtol=1e-4,
+            atol=1e-5,
+        )
 
 
 def test_cells_are_a_chain_of_messages():
     net, _ = network(CONFIGS["paper"])
     h_KxVxD = np.asarray(net(random_graph(0), 3))
-    np.testing.assert_allclose(h_KxVxD[:1], net(random_graph(0), 1), rtol=1e-5, atol=1e-6)
-    assert np.abs(h_KxVxD[0] - h_KxVxD[1]).max() > 1e-4 < np.abs(h_KxVxD[1] - h_KxVxD[2]).max()
+    np.testing.assert_allclose(
+        h_KxVxD[:1], net(random_graph(0), 1), rtol=1e-5, atol=1e-6
+    )
+    assert (
+        np.abs(h_KxVxD[0] - h_KxVxD[1]).max()
+        > 1e-4
+        < np.abs(h_KxVxD[1] - h_KxVxD[2]).max()
+    )
 
 
-@pytest.mark.parametrize("at", [[0, 1, 2, 5, 6, 8, 10], [0, 1, 2, 3, 4, 5, 6]], ids=["between", "behind"])
+@pytest.mark.parametrize(
+    "at",
+    [[0, 1, 2, 5, 6, 8, 10], [0, 1, 2, 3, 4, 5, 6]],
+    ids=["between", "behind"],
+)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_absent_nodes_change_nothing(name, at):
     """Padding between real nodes, and behind the last one."""
     net, _ = network(CONFIGS[name])
     graph = random_graph(1)
-    op, edge, mask = np.zeros((11, OPS), np.int32), np.zeros((11, 11), np.int32), np.zeros(11, np.int32)
+    op, edge, mask = (
+        np.zeros((11, OPS), np.int32),
+        np.zeros((11, 11), np.int32),
+        np.zeros(11, np.int32),
+    )
     op[at], mask[at] = graph.op_NxO, 1
     edge[np.ix_(at, at)] = graph.edge_NxN
     run = nnx.jit(lambda net, graph: net(graph, 2))
     padded = np.asarray(run(net, Graph(*map(jnp.asarray, (op, edge, mask)))))
-    np.testing.assert_allclose(padded[:, at], run(net, graph), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        padded[:, at], run(net, graph), rtol=1e-5, atol=1e-6
+    )
     if not CONFIGS[name].layer_norm:
         assert not np.delete(padded, at, 1).any()
 
@@ -171,7 +206,9 @@ def test_vmap_over_graphs_is_the_loop():
     def run(graph):
         return nnx.merge(graphdef, state)(graph, 2)
 
-    batched = jax.jit(jax.vmap(run))(jax.tree.map(lambda *x: jnp.stack(x), *graphs))
+    batched = jax.jit(jax.vmap(run))(
+        jax.tree.map(lambda *x: jnp.stack(x), *graphs)
+    )
     for graph, h in zip(graphs, batched, strict=True):
         np.testing.assert_allclose(h, jax.jit(run)(graph), rtol=1e-4, atol=1e-5)
 
@@ -182,8 +219,12 @@ def test_every_node_hears_of_every_other():
     graph = random_graph(2)
     base = np.asarray(net(graph, 1))[0]
     for v in (0, 6):
-        other = graph._replace(op_NxO=graph.op_NxO.at[v].set(jnp.roll(graph.op_NxO[v], 1)))
-        assert (np.abs(np.asarray(net(other, 1))[0] - base).max(-1) > 1e-7).all()
+        other = graph._replace(
+            op_NxO=graph.op_NxO.at[v].set(jnp.roll(graph.op_NxO[v], 1))
+        )
+        assert (
+            np.abs(np.asarray(net(other, 1))[0] - base).max(-1) > 1e-7
+        ).all()
 
 
 # --- generated weights -----------------------------------------------------------------------------------------------
@@ -201,36 +242,63 @@ def parts(space, ghn_config=TINY.ghn, cells=TWO_CELLS):
 
 
 def population(space, number):
-    return jax.jit(jax.vmap(lambda key: space.sample(key, 1.0)))(jax.random.split(jax.random.key(0), number))
+    return jax.jit(jax.vmap(lambda key: space.sample(key, 1.0)))(
+        jax.random.split(jax.random.key(0), number)
+    )
 
 
 def varied_phi(generator, seed=1):
     """Biases and all off their initial values."""
     phi, rng = generator.init(jax.random.key(seed)), np.random.default_rng(seed)
-    return jax.tree.map(lambda w: w + 0.2 * jnp.asarray(rng.normal(size=w.shape), jnp.float32), phi)
+    return jax.tree.map(
+        lambda w: w + 0.2 * jnp.asarray(rng.normal(size=w.shape), jnp.float32),
+        phi,
+    )
 
 
 @pytest.mark.parametrize("space", SPACES)
 def test_weights_have_the_targets_shapes(space):
-    for config in (TINY.ghn, dataclasses.replace(TINY.ghn, virtual_edges=5, layer_norm=True, fan_in=True)):
+    for config in (
+        TINY.ghn,
+        dataclasses.replace(
+            TINY.ghn, virtual_edges=5, layer_norm=True, fan_in=True
+        ),
+    ):
         space_, target, generator = parts(space, config)
         phi = jax.eval_shape(generator.init, jax.random.key(0))
         arch = jax.eval_shape(space_.sample, jax.random.key(1), 1.0)
         theta = jax.eval_shape(generator.generate, phi, arch)
-        assert jax.tree.structure(theta) == jax.tree.structure(target.weight_spec)
-        for a, b in zip(jax.tree.leaves(theta), jax.tree.leaves(target.weight_spec), strict=True):
+        assert jax.tree.structure(theta) == jax.tree.structure(
+            target.weight_spec
+        )
+        for a, b in zip(
+            jax.tree.leaves(theta),
+            jax.tree.leaves(target.weight_spec),
+            strict=True,
+        ):
             assert (a.shape, a.dtype) == (b.shape, b.dtype)
 
 
 @pytest.mark.parametrize("space", SPACES)
 def test_the_architecture_matters(space):
     space_, target, generator = parts(space)
-    thetas = jax.jit(jax.vmap(generator.generate, (None, 0)))(varied_phi(generator), population(space_, 3))
-    leaves = list(zip(jax.tree.leaves(thetas), jax.tree.leaves(target.nodes), strict=True))
-    differ = [bool(np.abs(theta_A[0] - theta_A[1]).max() > 1e-5) for theta_A, _ in leaves]
+    thetas = jax.jit(jax.vmap(generator.generate, (None, 0)))(
+        varied_phi(generator), population(space_, 3)
+    )
+    leaves = list(
+        zip(jax.tree.leaves(thetas), jax.tree.leaves(target.nodes), strict=True)
+    )
+    differ = [
+        bool(np.abs(theta_A[0] - theta_A[1]).max() > 1e-5)
+        for theta_A, _ in leaves
+    ]
     of_nodes = [ids.ndim > 0 for _, ids in leaves]
-    if space == "memory_bank":  # has absent nodes, which are the same everywhere
-        assert any(differ) and all(o for d, o in zip(differ, of_nodes, strict=True) if d)
+    if (
+        space == "memory_bank"
+    ):  # has absent nodes, which are the same everywhere
+        assert any(differ) and all(
+            o for d, o in zip(differ, of_nodes, strict=True) if d
+        )
         return
     assert differ == of_nodes
     for theta_A, ids in leaves:
@@ -238,7 +306,9 @@ def test_the_architecture_matters(space):
             flat = np.asarray(theta_A[0]).reshape(ids.size, -1).round(6)
             assert np.isfinite(flat).all()
             assert len(np.unique(flat, axis=0)) > ids.size // 2, "nodes differ"
-            assert len(np.unique(flat[0])) > flat.shape[1] // 2, "chunks of a kernel differ"
+            assert len(np.unique(flat[0])) > flat.shape[1] // 2, (
+                "chunks of a kernel differ"
+            )
 
 
 @pytest.mark.parametrize("space", ["nasbench201", "memory_bank"])
@@ -248,7 +318,10 @@ def test_vmap_over_candidates_is_the_loop(space):
     batched = jax.jit(jax.vmap(generator.generate, (None, 0)))(phi, archs)
     run = jax.jit(generator.generate)
     for i in range(3):
-        for a, b in zip(*map(jax.tree.leaves, (rows(batched, i), run(phi, rows(archs, i)))), strict=True):
+        for a, b in zip(
+            *map(jax.tree.leaves, (rows(batched, i), run(phi, rows(archs, i)))),
+            strict=True,
+        ):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -266,9 +339,15 @@ def test_fan_in(space):
     scaled = parts(space, dataclasses.replace(TINY.ghn, fan_in=True))[2]
     phi, arch = varied_phi(plain), space_.sample(jax.random.key(3), 1.0)
     a, b = (jax.jit(g.generate)(phi, arch) for g in (plain, scaled))
-    leaves = zip(jax.tree_util.tree_leaves_with_path(a), *map(jax.tree.leaves, (b, target.nodes)), strict=True)
+    leaves = zip(
+        jax.tree_util.tree_leaves_with_path(a),
+        *map(jax.tree.leaves, (b, target.nodes)),
+        strict=True,
+    )
     for (path, w), v, ids in leaves:
-        factor = math.sqrt(2 / fan_in(path, w.shape[ids.ndim :])) if ids.ndim else 1
+        factor = (
+            math.sqrt(2 / fan_in(path, w.shape[ids.ndim :])) if ids.ndim else 1
+        )
         np.testing.assert_allclose(v, w * factor, rtol=1e-5, atol=1e-7)
 
 
@@ -284,14 +363,19 @@ def test_stages_share_a_decoder_by_chunks_of_the_narrowest():
 
 
 def test_gradients_reach_every_parameter():
-    space_, _, generator = parts("nasbench201", dataclasses.replace(TINY.ghn, virtual_edges=3, layer_norm=True))
+    space_, _, generator = parts(
+        "nasbench201",
+        dataclasses.replace(TINY.ghn, virtual_edges=3, layer_norm=True),
+    )
     phi, archs = varied_phi(generator), population(space_, 8)
 
     @jax.jit
     def gradient(phi):
         def total(phi):
             thetas = jax.vmap(generator.generate, (None, 0))(phi, archs)
-            return jnp.stack([jnp.sin(w).sum() for w in jax.tree.leaves(thetas)]).sum()
+            return jnp.stack(
+                [jnp.sin(w).sum() for w in jax.tree.leaves(thetas)]
+            ).sum()
 
         return jax.grad(total)(phi)
 
@@ -304,7 +388,9 @@ def test_decay_is_of_shared_kernels_only():
     phi = generator.init(jax.random.key(0))
     decay = generator.decay(phi)
     assert not any(decay["hyper"])
-    for w, wanted in zip(*map(jax.tree.leaves, (phi["shared"], decay["shared"])), strict=True):
+    for w, wanted in zip(
+        *map(jax.tree.leaves, (phi["shared"], decay["shared"])), strict=True
+    ):
         assert wanted == (w.ndim > 1)
 
 
@@ -320,6 +406,11 @@ def test_sizes_below_one():
 
 def test_registry():
     space_, target, _ = parts("ghn")
-    generator = GENERATORS["ghn"](dataclasses.replace(TINY, cells=CellConfig(4, 2, 3)), space_, target)
-    same = jax.tree.map(np.array_equal, *(g.init(jax.random.key(0)) for g in (generator, parts("ghn")[2])))
+    generator = GENERATORS["ghn"](
+        dataclasses.replace(TINY, cells=CellConfig(4, 2, 3)), space_, target
+    )
+    same = jax.tree.map(
+        np.array_equal,
+        *(g.init(jax.random.key(0)) for g in (generator, parts("ghn")[2])),
+    )
     assert all(jax.tree.leaves(same))

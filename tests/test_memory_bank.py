@@ -12,15 +12,32 @@ import pytest
 import reference_memory_bank as ref
 from flax import nnx
 
-from jaxhypernas.generators import SmashConfig, memory_bank_encoding, smash, standalone
+from jaxhypernas.archs.memory_bank import (
+    MUTATION_RATE,
+    OP_SET_PROBABILITIES,
+    OP_SETS,
+)
+from jaxhypernas.generators import (
+    SmashConfig,
+    memory_bank_encoding,
+    smash,
+    standalone,
+)
 from jaxhypernas.spaces import SMALL, MemoryBankConfig, memory_bank
 from jaxhypernas.spaces.memory_bank import NODE_OPS, block_sizes
-from jaxhypernas.spaces.memory_bank_arch import MUTATION_RATE, OP_SET_PROBABILITIES, OP_SETS
 from jaxhypernas.spaces.memory_bank_text import check
 from jaxhypernas.targets.memory_bank import memory_bank as memory_bank_target
 from jaxhypernas.types import UserError
 
-MID = MemoryBankConfig(unit=4, units=4, depth=3, widening=2, max_bottleneck=2, max_kernel=7, slots=16)
+MID = MemoryBankConfig(
+    unit=4,
+    units=4,
+    depth=3,
+    widening=2,
+    max_bottleneck=2,
+    max_kernel=7,
+    slots=16,
+)
 # Every setting off its usual value: banks that don't divide positions, a strided stem, positions of three units.
 ODD = MemoryBankConfig(
     unit=6,
@@ -36,7 +53,11 @@ ODD = MemoryBankConfig(
     stem_stride=2,
     slots=7,
 )
-CASES = {"small": (SMALL, (8, 8, 3)), "mid": (MID, (9, 11, 3)), "odd": (ODD, (18, 16, 1))}
+CASES = {
+    "small": (SMALL, (8, 8, 3)),
+    "mid": (MID, (9, 11, 3)),
+    "odd": (ODD, (18, 16, 1)),
+}
 CASES_AND_PUBLISHED = {**CASES, "published": (MemoryBankConfig(), (32, 32, 3))}
 CLASSES, BATCH, NUMBER, DRAWN = 5, 6, 12, 80
 
@@ -50,17 +71,29 @@ def stack(trees):
 
 
 def same(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return all(
+        np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 def random_theta(target, seed):
     """Weights whose biases aren't 0."""
-    theta = standalone(target.weight_spec, target.nodes).init(jax.random.key(seed))
-    return {**theta, "bias": jax.random.normal(jax.random.key(seed + 1), theta["bias"].shape)}
+    theta = standalone(target.weight_spec, target.nodes).init(
+        jax.random.key(seed)
+    )
+    return {
+        **theta,
+        "bias": jax.random.normal(
+            jax.random.key(seed + 1), theta["bias"].shape
+        ),
+    }
 
 
 def close(a, b):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(np.abs(b).max()))
+    np.testing.assert_allclose(
+        a, b, rtol=1e-4, atol=1e-4 * float(np.abs(b).max())
+    )
 
 
 @cache
@@ -72,25 +105,43 @@ def samplers(name):
 
 def draw(name, seed, progress=1.0):
     keys = jax.random.split(jax.random.key(seed), DRAWN)
-    return jax.tree.map(np.asarray, samplers(name)[0](keys, np.full(DRAWN, progress, np.float32)))
+    return jax.tree.map(
+        np.asarray,
+        samplers(name)[0](keys, np.full(DRAWN, progress, np.float32)),
+    )
 
 
 def mutate(name, seed, archs):
-    return jax.tree.map(np.asarray, samplers(name)[1](jax.random.split(jax.random.key(seed), DRAWN), archs))
+    return jax.tree.map(
+        np.asarray,
+        samplers(name)[1](jax.random.split(jax.random.key(seed), DRAWN), archs),
+    )
 
 
 @pytest.fixture(scope="module", params=list(CASES))
 def case(request):
     """A space, its target, 12 sampled and 12 mutated networks (NumPy), their strings, weights and images."""
     config, image = CASES[request.param]
-    space, target = memory_bank(config, image, CLASSES), memory_bank_target(config, image, CLASSES)
-    parts = [draw(request.param, seed, progress) for seed, progress in ((10, 0.0), (11, 0.3), (0, 1.0))]
-    sampled = jax.tree.map(lambda *x: np.concatenate(x), *(rows(part, slice(20, 24)) for part in parts))
+    space, target = (
+        memory_bank(config, image, CLASSES),
+        memory_bank_target(config, image, CLASSES),
+    )
+    parts = [
+        draw(request.param, seed, progress)
+        for seed, progress in ((10, 0.0), (11, 0.3), (0, 1.0))
+    ]
+    sampled = jax.tree.map(
+        lambda *x: np.concatenate(x),
+        *(rows(part, slice(20, 24)) for part in parts),
+    )
     every = mutate(request.param, 2, mutate(request.param, 1, parts[2]))
     mutated = rows(every, slice(30, 30 + NUMBER))
     archs = jax.tree.map(lambda a, b: np.concatenate([a, b]), sampled, mutated)
     apply = jax.jit(target.apply)
-    theta, x = random_theta(target, 3), jax.random.normal(jax.random.key(5), (BATCH, *image))
+    theta, x = (
+        random_theta(target, 3),
+        jax.random.normal(jax.random.key(5), (BATCH, *image)),
+    )
     return SimpleNamespace(
         name=request.param,
         config=config,
@@ -103,7 +154,10 @@ def case(request):
         np_theta=jax.tree.map(np.asarray, theta),
         x=x,
         apply=apply,
-        logits=[np.asarray(apply(theta, rows(archs, i), x)) for i in range(2 * NUMBER)],
+        logits=[
+            np.asarray(apply(theta, rows(archs, i), x))
+            for i in range(2 * NUMBER)
+        ],
     )
 
 
@@ -113,7 +167,9 @@ def skip_third_size(case):
 
 
 def reference(case, text, theta=None):
-    return ref.Reference(case.config, case.image, case.np_theta if theta is None else theta, text)
+    return ref.Reference(
+        case.config, case.image, case.np_theta if theta is None else theta, text
+    )
 
 
 # The reference itself
@@ -136,21 +192,34 @@ def test_reference_convolution_is_flax(kernel, dilation, groups, stride):
         16,
         kernel,
         stride,
-        padding=[(k // 2 * d,) * 2 for k, d in zip(kernel, dilation, strict=True)],
+        padding=[
+            (k // 2 * d,) * 2 for k, d in zip(kernel, dilation, strict=True)
+        ],
         kernel_dilation=dilation,
         feature_group_count=groups,
         use_bias=False,
         rngs=nnx.Rngs(0),
     )
     x = np.random.default_rng(0).normal(size=(2, 9, 10, 8)).astype(np.float32)
-    ours = ref.conv2d(x.astype(np.float64), np.asarray(conv.kernel[...], np.float64), stride, dilation, groups)
+    ours = ref.conv2d(
+        x.astype(np.float64),
+        np.asarray(conv.kernel[...], np.float64),
+        stride,
+        dilation,
+        groups,
+    )
     np.testing.assert_allclose(ours, conv(jnp.asarray(x)), rtol=1e-4, atol=1e-4)
 
 
 def legal_banks(config):
     """Sizes that leave enough banks to read whole positions in some block."""
-    needed = {n: 1 if n % config.compression == 0 else config.compression for n in range(1, config.units + 1)}
-    return {n for n, banks in needed.items() if max(config.in_units) // n >= banks}
+    needed = {
+        n: 1 if n % config.compression == 0 else config.compression
+        for n in range(1, config.units + 1)
+    }
+    return {
+        n for n, banks in needed.items() if max(config.in_units) // n >= banks
+    }
 
 
 def test_the_networks_are_varied(case):
@@ -161,11 +230,17 @@ def test_the_networks_are_varied(case):
     assert {op.kind for op in ops} == set(ref.OP_KINDS)
     assert {block.bank for block in blocks} == legal_banks(case.config)
     convs = [conv for op in ops for conv in op.convs.values()]
-    assert {k for conv in convs for k in conv.kernel} == set(range(3, case.config.max_kernel + 1, 2))
+    assert {k for conv in convs for k in conv.kernel} == set(
+        range(3, case.config.max_kernel + 1, 2)
+    )
     assert {conv.groups for conv in convs} == set(case.config.group_choices)
     assert any(conv.kernel[0] != conv.kernel[1] for conv in convs)
     assert {d for conv in convs for d in conv.dilation} >= {1, 2}
-    assert any(len(op.writes) * block.bank > op.width for block in blocks for op in block.ops)
+    assert any(
+        len(op.writes) * block.bank > op.width
+        for block in blocks
+        for op in block.ops
+    )
     logits = np.stack(case.logits)
     assert np.isfinite(logits).all() and logits.std(0).min() > 1e-3
 
@@ -182,19 +257,33 @@ def test_vmap_over_candidates_is_the_loop(case):
     skip_third_size(case)
     x, some = case.x[:3], slice(8, 12)
     thetas = [random_theta(case.target, 10 + 2 * i) for i in range(4)]
-    batched = jax.jit(jax.vmap(case.target.apply, (0, 0, None)))(stack(thetas), rows(case.archs, some), x)
-    for theta, text, logits in zip(thetas, case.texts[some], batched, strict=True):
-        close(np.asarray(logits), reference(case, text, jax.tree.map(np.asarray, theta)).logits(x))
+    batched = jax.jit(jax.vmap(case.target.apply, (0, 0, None)))(
+        stack(thetas), rows(case.archs, some), x
+    )
+    for theta, text, logits in zip(
+        thetas, case.texts[some], batched, strict=True
+    ):
+        close(
+            np.asarray(logits),
+            reference(case, text, jax.tree.map(np.asarray, theta)).logits(x),
+        )
 
 
 def test_more_slots_change_nothing(case):
     skip_third_size(case)
     wide = replace(case.config, slots=case.config.slots + 5)
-    target, space = memory_bank_target(wide, case.image, CLASSES), memory_bank(wide, case.image, CLASSES)
+    target, space = (
+        memory_bank_target(wide, case.image, CLASSES),
+        memory_bank(wide, case.image, CLASSES),
+    )
     other = random_theta(target, 30)  # what empty slots hold is arbitrary
     theta = {
         **case.theta,
-        "conv": jax.tree.map(lambda w, o: jnp.concatenate([w, o[-5:]]), case.theta["conv"], other["conv"]),
+        "conv": jax.tree.map(
+            lambda w, o: jnp.concatenate([w, o[-5:]]),
+            case.theta["conv"],
+            other["conv"],
+        ),
     }
     apply = jax.jit(target.apply)
     for i in range(0, 2 * NUMBER, 4):
@@ -207,7 +296,12 @@ def test_inactive_settings_and_string_round_trip_keep_logits(case):
     """What the string leaves out has no effect."""
     for i in (3, 9, 20):
         arch = case.space.from_string(case.texts[i])
-        np.testing.assert_allclose(case.apply(case.theta, arch, case.x), case.logits[i], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            case.apply(case.theta, arch, case.x),
+            case.logits[i],
+            rtol=1e-5,
+            atol=1e-5,
+        )
 
 
 def test_unused_weights_get_no_gradient(case):
@@ -215,19 +309,30 @@ def test_unused_weights_get_no_gradient(case):
 
     @jax.jit
     def grad(theta, arch):
-        return jax.grad(lambda theta: jnp.square(case.target.apply(theta, arch, case.x)).sum())(theta)
+        return jax.grad(
+            lambda theta: jnp.square(
+                case.target.apply(theta, arch, case.x)
+            ).sum()
+        )(theta)
 
     for i in (1, 11, 17, 22):
         network = reference(case, case.texts[i])
         found = jax.tree.map(np.asarray, grad(case.theta, rows(case.archs, i)))
-        for g, used in zip(jax.tree.leaves(found), jax.tree.leaves(network.used), strict=True):
+        for g, used in zip(
+            jax.tree.leaves(found), jax.tree.leaves(network.used), strict=True
+        ):
             assert np.isfinite(g).all()
             assert not g[~used].any()
-            if g.ndim == 5:  # outer taps see nothing but zeros where images are small: the centre has to do
+            if (
+                g.ndim == 5
+            ):  # outer taps see nothing but zeros where images are small: the centre has to do
                 middle = g.shape[1] // 2
                 g, used = (v[:, middle, middle] for v in (g, used))
             assert not used.any() or (g[used] != 0).mean() > 0.8
-        assert sum(int(used.sum()) for used in jax.tree.leaves(network.used)) == network.counts()[2]
+        assert (
+            sum(int(used.sum()) for used in jax.tree.leaves(network.used))
+            == network.counts()[2]
+        )
 
 
 # Counts
@@ -238,16 +343,27 @@ def test_costs_are_the_references(case):
     for i, text in enumerate(case.texts):
         one = case.space.cost(rows(case.archs, i))
         assert tuple(int(n) for n in one) == reference(case, text).counts()
-        assert tuple(int(field[i]) for field in population) == reference(case, text).counts()
-    assert all(field.shape == (2 * NUMBER,) and field.dtype == np.int64 for field in population)
-    assert (population.live_params <= population.params).all() and (population.live_flops <= population.flops).all()
+        assert (
+            tuple(int(field[i]) for field in population)
+            == reference(case, text).counts()
+        )
+    assert all(
+        field.shape == (2 * NUMBER,) and field.dtype == np.int64
+        for field in population
+    )
+    assert (population.live_params <= population.params).all() and (
+        population.live_flops <= population.flops
+    ).all()
     assert (population.live_params < population.params).any()
 
 
 def test_costs_of_a_grid_of_populations(case):
     grid = jax.tree.map(lambda x: x.reshape(4, 6, *x.shape[1:]), case.archs)
     flat = case.space.cost(case.archs)
-    assert all(np.array_equal(g.ravel(), f) for g, f in zip(case.space.cost(grid), flat, strict=True))
+    assert all(
+        np.array_equal(g.ravel(), f)
+        for g, f in zip(case.space.cost(grid), flat, strict=True)
+    )
 
 
 def test_published_sizes():
@@ -265,11 +381,15 @@ def test_published_size_network_costs():
     config, image = MemoryBankConfig(), (32, 32, 3)
     space = memory_bank(config, image, 100)
     spec = memory_bank_target(replace(config, slots=1), image, 100).weight_spec
-    theta = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), spec)
+    theta = jax.tree.map(
+        lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), spec
+    )
     archs = draw("published", 40)
     for i in range(4):
         arch = rows(archs, i)
-        counts = ref.Reference(config, image, theta, space.to_string(arch)).counts()
+        counts = ref.Reference(
+            config, image, theta, space.to_string(arch)
+        ).counts()
         assert tuple(int(n) for n in space.cost(arch)) == counts
 
 
@@ -296,7 +416,9 @@ def test_every_network_is_valid(name):
     """1,920 networks of each small space, and 160 of the published one."""
     config, image = CASES_AND_PUBLISHED[name]
     space = memory_bank(config, image, CLASSES)
-    for seed, progress in enumerate((0.0, 1.0) if name == "published" else (0.0, 0.1, 0.25, 0.49, 0.5, 1.0)):
+    for seed, progress in enumerate(
+        (0.0, 1.0) if name == "published" else (0.0, 0.1, 0.25, 0.49, 0.5, 1.0)
+    ):
         archs = draw(name, seed, progress)
         assert_valid_and_different(config, space, archs)
         for step in range(0 if name == "published" else 3):
@@ -305,7 +427,12 @@ def test_every_network_is_valid(name):
 
 
 def test_budget_and_kernels_grow_with_progress():
-    for progress, most_budget, most_kernel in ((0, 0.5, 3), (0.25, 0.75, 5), (0.5, 1, 7), (1, 1, 7)):
+    for progress, most_budget, most_kernel in (
+        (0, 0.5, 3),
+        (0.25, 0.75, 5),
+        (0.5, 1, 7),
+        (1, 1, 7),
+    ):
         archs = draw("mid", 50, progress)
         reads = archs.read_3xPxM.sum((2, 3)) * archs.bank_3 // MID.compression
         share = reads / np.array(MID.positions)[None]
@@ -318,7 +445,10 @@ def many():
     """400 networks of the middle space at full progress, one mutation of each, and which op slots both have."""
     olds = [draw("mid", 60 + i) for i in range(5)]
     news = [mutate("mid", 70 + i, old) for i, old in enumerate(olds)]
-    old, new = (jax.tree.map(lambda *x: np.concatenate(x), *parts) for parts in (olds, news))
+    old, new = (
+        jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        for parts in (olds, news)
+    )
     return old, new, (old.width_3xP > 0) & (new.width_3xP > 0)
 
 
@@ -326,24 +456,45 @@ def test_op_sets_are_drawn_as_published(many):
     drawn = many[0].op_3xP[many[0].width_3xP > 0]
     assert len(drawn) >= 2000
     frequency = np.bincount(drawn, minlength=5) / len(drawn)
-    np.testing.assert_allclose(frequency, [0.05, 0.10, 0.15, 0.25, 0.45], atol=4 * np.sqrt(0.25 / len(drawn)))
-    np.testing.assert_allclose(OP_SET_PROBABILITIES, [0.05, 0.10, 0.15, 0.25, 0.45], rtol=1e-6)
+    np.testing.assert_allclose(
+        frequency,
+        [0.05, 0.10, 0.15, 0.25, 0.45],
+        atol=4 * np.sqrt(0.25 / len(drawn)),
+    )
+    np.testing.assert_allclose(
+        OP_SET_PROBABILITIES, [0.05, 0.10, 0.15, 0.25, 0.45], rtol=1e-6
+    )
     assert ["".join(map(str, row)) for row in OP_SETS] == list(ref.OP_KINDS)
 
 
 def test_settings_are_drawn_uniformly(many):
     old, exists = many[0], many[0].width_3xP > 0
-    kernels, dilations = old.kernel_3xPx4x2[exists], old.dilation_3xPx4x2[exists]
+    kernels, dilations = (
+        old.kernel_3xPx4x2[exists],
+        old.dilation_3xPx4x2[exists],
+    )
     for axis in range(2):
         drawn = kernels[..., axis].ravel()
-        np.testing.assert_allclose([(drawn == k).mean() for k in (3, 5, 7)], 1 / 3, atol=0.02)
-    joint = (kernels[..., 0] == kernels[..., 1]).mean()  # height and width are independent
+        np.testing.assert_allclose(
+            [(drawn == k).mean() for k in (3, 5, 7)], 1 / 3, atol=0.02
+        )
+    joint = (
+        kernels[..., 0] == kernels[..., 1]
+    ).mean()  # height and width are independent
     assert joint == pytest.approx(1 / 3, abs=0.02)
     for kernel, most in ((3, 3), (5, 2), (7, 1)):
         drawn = dilations[kernels == kernel]
-        np.testing.assert_allclose([(drawn == d).mean() for d in range(1, most + 1)], 1 / most, atol=0.02)
+        np.testing.assert_allclose(
+            [(drawn == d).mean() for d in range(1, most + 1)],
+            1 / most,
+            atol=0.02,
+        )
         assert drawn.max() == most
-    np.testing.assert_allclose([(old.groups_3xPx4[exists] == g).mean() for g in (1, 2, 4)], 1 / 3, atol=0.02)
+    np.testing.assert_allclose(
+        [(old.groups_3xPx4[exists] == g).mean() for g in (1, 2, 4)],
+        1 / 3,
+        atol=0.02,
+    )
 
 
 def test_banks_are_drawn_uniformly(many):
@@ -351,7 +502,9 @@ def test_banks_are_drawn_uniformly(many):
     banks = many[0].bank_3
     for b, legal in enumerate(([1, 2, 4], [1, 2, 3, 4], [1, 2, 3, 4])):
         assert set(banks[:, b]) == set(legal)
-        np.testing.assert_allclose([(banks[:, b] == n).mean() for n in legal], 1 / len(legal), atol=0.1)
+        np.testing.assert_allclose(
+            [(banks[:, b] == n).mean() for n in legal], 1 / len(legal), atol=0.1
+        )
 
 
 def test_mutation_keeps_elements(many):
@@ -359,19 +512,30 @@ def test_mutation_keeps_elements(many):
     old, new, both = many
     assert np.array_equal(old.bank_3, new.bank_3)
     kept = {
-        name: (getattr(old, name) == getattr(new, name)).reshape(*both.shape, -1).all(-1)[both].mean()
+        name: (getattr(old, name) == getattr(new, name))
+        .reshape(*both.shape, -1)
+        .all(-1)[both]
+        .mean()
         for name in old._fields[1:]
     }
     keep = 1 - MUTATION_RATE
     assert both.sum() >= 2000 and keep == 0.95
     tolerance = 4 * np.sqrt(0.05 * 0.95 / both.sum())
     p = np.array([0.05, 0.10, 0.15, 0.25, 0.45])
-    assert kept["op_3xP"] == pytest.approx(keep + 0.05 * (p**2).sum(), abs=tolerance)
-    assert kept["kernel_3xPx4x2"] == pytest.approx(keep + 0.05 / 3**8, abs=tolerance)
-    assert kept["groups_3xPx4"] == pytest.approx(keep + 0.05 / 3**4, abs=tolerance)
+    assert kept["op_3xP"] == pytest.approx(
+        keep + 0.05 * (p**2).sum(), abs=tolerance
+    )
+    assert kept["kernel_3xPx4x2"] == pytest.approx(
+        keep + 0.05 / 3**8, abs=tolerance
+    )
+    assert kept["groups_3xPx4"] == pytest.approx(
+        keep + 0.05 / 3**4, abs=tolerance
+    )
     # Not drawn again, and no new kernel that an old dilation is too large for.
     assert 0.90 - tolerance < kept["dilation_3xPx4x2"] < 0.96
-    assert keep - tolerance < kept["width_3xP"] < 1  # the likeliest width is drawn again most of the time
+    assert (
+        keep - tolerance < kept["width_3xP"] < 1
+    )  # the likeliest width is drawn again most of the time
     assert 0.85 < kept["read_3xPxM"] < 0.97
     assert 0.80 < kept["write_3xPxM"] < 0.97
 
@@ -390,7 +554,9 @@ def test_sampling_is_deterministic_and_independent_of_the_population():
     ones, sample = np.ones(DRAWN, np.float32), samplers("small")[0]
     archs = sample(keys, ones)
     assert same(archs, sample(keys, ones))
-    assert same(archs, jax.tree.map(lambda x: x[::-1], sample(keys[::-1], ones)))
+    assert same(
+        archs, jax.tree.map(lambda x: x[::-1], sample(keys[::-1], ones))
+    )
     assert all(x.dtype == jnp.int32 for x in archs)
 
 
@@ -405,15 +571,23 @@ def with_inactive_noise(arch, seed):
     dilation = rng.choice([1, 2], kernel.shape).astype(np.int32)
     groups = rng.choice([1, 2], arch.groups_3xPx4.shape).astype(np.int32)
     return arch._replace(
-        kernel_3xPx4x2=np.where(inactive[..., None], kernel, arch.kernel_3xPx4x2),
-        dilation_3xPx4x2=np.where(inactive[..., None], dilation, arch.dilation_3xPx4x2),
+        kernel_3xPx4x2=np.where(
+            inactive[..., None], kernel, arch.kernel_3xPx4x2
+        ),
+        dilation_3xPx4x2=np.where(
+            inactive[..., None], dilation, arch.dilation_3xPx4x2
+        ),
         groups_3xPx4=np.where(inactive, groups, arch.groups_3xPx4),
     )
 
 
 def with_swapped_paths(arch, swap_3xP):
     def swap(x):
-        return np.where(swap_3xP.reshape(swap_3xP.shape + (1,) * (x.ndim - 2)), x[:, :, [2, 3, 0, 1]], x)
+        return np.where(
+            swap_3xP.reshape(swap_3xP.shape + (1,) * (x.ndim - 2)),
+            x[:, :, [2, 3, 0, 1]],
+            x,
+        )
 
     return arch._replace(
         kernel_3xPx4x2=swap(arch.kernel_3xPx4x2),
@@ -431,10 +605,15 @@ def test_canonical(case):
         assert same(case.space.canonical(arch), representative)
         check(case.config, representative)
         text = case.space.to_string(representative)
-        assert reference(case, text).counts() == reference(case, case.texts[i]).counts()
+        assert (
+            reference(case, text).counts()
+            == reference(case, case.texts[i]).counts()
+        )
         assert same(canonical(with_inactive_noise(arch, i)), representative)
         symmetric = np.isin(arch.op_3xP, [1, 4]) & (arch.width_3xP > 0)
-        pattern = symmetric & (np.random.default_rng(i).random(symmetric.shape) < 0.5)
+        pattern = symmetric & (
+            np.random.default_rng(i).random(symmetric.shape) < 0.5
+        )
         other = with_swapped_paths(arch, pattern)
         swapped += case.space.to_string(other) != case.texts[i]
         assert same(canonical(other), representative)
@@ -446,17 +625,27 @@ def test_canonical_computes_the_same_function_with_paths_exchanged(case):
         arch = rows(case.archs, i)
         text = case.space.to_string(case.space.canonical(arch))
         theta = jax.tree.map(np.array, case.np_theta)
-        for b, (block, other) in enumerate(zip(ref.parse(case.texts[i]), ref.parse(text), strict=True)):
-            for p, (old, new) in enumerate(zip(block.ops, other.ops, strict=True)):
+        for b, (block, other) in enumerate(
+            zip(ref.parse(case.texts[i]), ref.parse(text), strict=True)
+        ):
+            for p, (old, new) in enumerate(
+                zip(block.ops, other.ops, strict=True)
+            ):
                 assert old.kind == new.kind
                 if old.convs != new.convs:
                     assert old.kind in ("1010", "1111")
                     for first, second in ((0, 2), (1, 3)):
                         if first in old.convs:
-                            assert (old.convs[first], old.convs[second]) == (new.convs[second], new.convs[first])
+                            assert (old.convs[first], old.convs[second]) == (
+                                new.convs[second],
+                                new.convs[first],
+                            )
                         a, c = theta["conv"][b][first], theta["conv"][b][second]
                         a[p], c[p] = c[p].copy(), a[p].copy()
-        close(reference(case, text, theta).logits(case.x), reference(case, case.texts[i]).logits(case.x))
+        close(
+            reference(case, text, theta).logits(case.x),
+            reference(case, case.texts[i]).logits(case.x),
+        )
 
 
 def test_canonical_distinguishes_different_functions():
@@ -476,10 +665,26 @@ def test_canonical_distinguishes_different_functions():
         "0=3x3d1x1g1:1=3x5d1x1g1:2=3x3d1x1g1:3=5x5d1x1g1",
         "0=3x5d1x1g1:1=5x5d1x1g1:2=3x3d1x1g1:3=3x3d1x1g1",
     ]
-    strings = {space.to_string(space.canonical(space.from_string(op.format(convs)))) for convs in different}
+    strings = {
+        space.to_string(space.canonical(space.from_string(op.format(convs))))
+        for convs in different
+    }
     assert len(strings) == len(different)
-    pair = ("0=3x5d1x1g1:1=3x3d1x1g2:2=3x5d1x1g1:3=5x5d1x1g1", "0=3x5d1x1g1:1=5x5d1x1g1:2=3x5d1x1g1:3=3x3d1x1g2")
-    assert len({space.to_string(space.canonical(space.from_string(op.format(convs)))) for convs in pair}) == 1
+    pair = (
+        "0=3x5d1x1g1:1=3x3d1x1g2:2=3x5d1x1g1:3=5x5d1x1g1",
+        "0=3x5d1x1g1:1=5x5d1x1g1:2=3x5d1x1g1:3=3x3d1x1g2",
+    )
+    assert (
+        len(
+            {
+                space.to_string(
+                    space.canonical(space.from_string(op.format(convs)))
+                )
+                for convs in pair
+            }
+        )
+        == 1
+    )
 
 
 # Strings
@@ -495,16 +700,24 @@ def test_string_round_trip(case):
         arch = case.space.from_string(text)
         assert case.space.to_string(arch) == text
         assert same(case.space.from_string(f"  {text}\n"), arch)
-        assert same(case.space.canonical(arch), case.space.canonical(rows(case.archs, i)))
+        assert same(
+            case.space.canonical(arch),
+            case.space.canonical(rows(case.archs, i)),
+        )
         for x, y in zip(arch, rows(case.archs, i), strict=True):
             assert x.shape == y.shape and x.dtype == y.dtype == np.int32
 
 
 def test_string_of_a_device_architecture(case):
-    assert case.space.to_string(jax.tree.map(jnp.asarray, rows(case.archs, 0))) == case.texts[0]
+    assert (
+        case.space.to_string(jax.tree.map(jnp.asarray, rows(case.archs, 0)))
+        == case.texts[0]
+    )
 
 
-@pytest.mark.parametrize("text", [GOOD, "b1/b1/b1", "b4/b3/b2", f"b2|0.1>0.1:4{ONE}/b1/b1"])
+@pytest.mark.parametrize(
+    "text", [GOOD, "b1/b1/b1", "b4/b3/b2", f"b2|0.1>0.1:4{ONE}/b1/b1"]
+)
 def test_good_strings(text):
     space = memory_bank(SMALL, (8, 8, 3), CLASSES)
     assert space.to_string(space.from_string(text)) == text
@@ -590,12 +803,19 @@ def test_bad_strings(text):
 
 def test_mutilated_strings_give_a_user_error_or_a_network():
     """Random edits of a good string: never another exception, never a part that is ignored."""
-    space, rng = memory_bank(SMALL, (8, 8, 3), CLASSES), np.random.default_rng(0)
+    space, rng = (
+        memory_bank(SMALL, (8, 8, 3), CLASSES),
+        np.random.default_rng(0),
+    )
     accepted = 0
     for _ in range(4000):
         text, i = GOOD, int(rng.integers(len(GOOD)))
         letter = "0123457.>:|/=xdgb"[rng.integers(17)]
-        text = text[:i] + ("", letter)[rng.integers(2)] + text[i + rng.integers(2) :]
+        text = (
+            text[:i]
+            + ("", letter)[rng.integers(2)]
+            + text[i + rng.integers(2) :]
+        )
         try:
             arch = space.from_string(text)
         except UserError as error:
@@ -604,7 +824,10 @@ def test_mutilated_strings_give_a_user_error_or_a_network():
         accepted += 1
         again = space.to_string(arch)
         ref.assert_valid(SMALL, again)
-        assert len(again) == len(re.sub(r"(?<!\d)0+(?=\d)", "", text)), (again, text)  # leading zeros are read
+        assert len(again) == len(re.sub(r"(?<!\d)0+(?=\d)", "", text)), (
+            again,
+            text,
+        )  # leading zeros are read
     assert accepted > 50
 
 
@@ -625,7 +848,9 @@ def test_bad_configurations(change):
     with pytest.raises(UserError) as error:
         replace(SMALL, **change)
     message = str(error.value)
-    assert message.startswith(f"memory_bank.{'widening' if change == {'units': 64} else next(iter(change))}: ")
+    assert message.startswith(
+        f"memory_bank.{'widening' if change == {'units': 64} else next(iter(change))}: "
+    )
     assert len(message.splitlines()) == 1
 
 
@@ -637,7 +862,9 @@ def test_too_small_images():
 
 def test_size_bounds_the_number_of_strings():
     assert memory_bank(SMALL, (8, 8, 3), CLASSES).log10_size > 20
-    assert memory_bank(MemoryBankConfig(), (32, 32, 3), CLASSES).log10_size > 1000
+    assert (
+        memory_bank(MemoryBankConfig(), (32, 32, 3), CLASSES).log10_size > 1000
+    )
 
 
 # Graph
@@ -649,34 +876,71 @@ def test_graph(case):
     for i, text in enumerate(case.texts):
         op_NxO, edge_NxN, mask_N = map(np.asarray, graph(rows(case.archs, i)))
         op_N = op_NxO.argmax(1)
-        assert op_NxO.shape == (N, len(NODE_OPS)) and mask_N.shape == (N,) and edge_NxN.shape == (N, N)
+        assert (
+            op_NxO.shape == (N, len(NODE_OPS))
+            and mask_N.shape == (N,)
+            and edge_NxN.shape == (N, N)
+        )
         assert (op_NxO.sum(1) == mask_N).all()
         assert op_NxO.dtype == edge_NxN.dtype == mask_N.dtype == np.int32
         names, edges = ref.graph(case.config, text)
-        assert [NODE_OPS[op] if m else None for op, m in zip(op_N, mask_N, strict=True)] == names
+        assert [
+            NODE_OPS[op] if m else None
+            for op, m in zip(op_N, mask_N, strict=True)
+        ] == names
         assert set(map(tuple, np.argwhere(edge_NxN).tolist())) == edges
-        assert set(np.unique(edge_NxN)) <= {0, 1} and set(np.unique(mask_N)) <= {0, 1}
+        assert set(np.unique(edge_NxN)) <= {0, 1} and set(
+            np.unique(mask_N)
+        ) <= {0, 1}
         assert not np.triu(edge_NxN).any()
         absent = mask_N == 0
-        assert not edge_NxN[absent].any() and not edge_NxN[:, absent].any() and not op_NxO[absent].any()
+        assert (
+            not edge_NxN[absent].any()
+            and not edge_NxN[:, absent].any()
+            and not op_NxO[absent].any()
+        )
 
 
 def test_graph_connects_every_node(case):
     """Each real node but the first has an input, each but the last is read."""
     for i in range(2 * NUMBER):
-        _, edge_NxN, mask_N = map(np.asarray, case.space.graph(rows(case.archs, i)))
+        _, edge_NxN, mask_N = map(
+            np.asarray, case.space.graph(rows(case.archs, i))
+        )
         real = mask_N == 1
-        assert edge_NxN.sum(1)[real][1:].all() and edge_NxN.sum(0)[real][:-1].all()
+        assert (
+            edge_NxN.sum(1)[real][1:].all() and edge_NxN.sum(0)[real][:-1].all()
+        )
 
 
 def test_graph_of_a_written_out_network():
     space = memory_bank(SMALL, (8, 8, 3), CLASSES)
     text = f"b2|0.1>2:2{ONE}|2>0:2{ONE}|0.2>0:2{ONE}/b1/b1"
-    op_NxO, edge_NxN, mask_N = map(np.asarray, space.graph(space.from_string(text)))
+    op_NxO, edge_NxN, mask_N = map(
+        np.asarray, space.graph(space.from_string(text))
+    )
     op_N = op_NxO.argmax(1)
     assert np.flatnonzero(mask_N).tolist() == [0, 1, 2, 3, 10, 20, 30]
-    assert [NODE_OPS[op_N[i]] for i in (0, 1, 10, 20, 30)] == ["input", "1000", "transition", "transition", "output"]
-    edges = {(1, 0), (2, 1), (3, 0), (3, 1), (3, 2), (10, 0), (10, 1), (10, 2), (10, 3), (20, 10), (30, 20)}
+    assert [NODE_OPS[op_N[i]] for i in (0, 1, 10, 20, 30)] == [
+        "input",
+        "1000",
+        "transition",
+        "transition",
+        "output",
+    ]
+    edges = {
+        (1, 0),
+        (2, 1),
+        (3, 0),
+        (3, 1),
+        (3, 2),
+        (10, 0),
+        (10, 1),
+        (10, 2),
+        (10, 3),
+        (20, 10),
+        (30, 20),
+    }
     assert set(map(tuple, np.argwhere(edge_NxN).tolist())) == edges
 
 
@@ -688,37 +952,55 @@ def test_encoding(case):
     encode = jax.jit(encoding.encode)
     for i, text in enumerate(case.texts):
         code = np.asarray(encode(rows(case.archs, i)))
-        assert code.shape == (case.config.units, sum(case.config.positions), encoding.channels)
+        assert code.shape == (
+            case.config.units,
+            sum(case.config.positions),
+            encoding.channels,
+        )
         assert set(np.unique(code)) <= {-1.0, 1.0}
         np.testing.assert_array_equal(code, ref.encoding(case.config, text))
         end = 0
         for b, block in enumerate(ref.parse(text)):
-            used = sum(block.read_units(op) for op in block.ops) // case.config.compression
+            used = (
+                sum(block.read_units(op) for op in block.ops)
+                // case.config.compression
+            )
             assert (code[0, end : end + used].max(-1) == 1).all()
-            assert (code[:, end + used : end + case.config.positions[b]] == -1).all()
+            assert (
+                code[:, end + used : end + case.config.positions[b]] == -1
+            ).all()
             end += case.config.positions[b]
 
 
 def test_encoding_of_equal_functions_is_equal(case):
     encode = jax.jit(memory_bank_encoding(case.config).encode)
     arch = rows(case.archs, 10)
-    np.testing.assert_array_equal(encode(with_inactive_noise(arch, 0)), encode(arch))
+    np.testing.assert_array_equal(
+        encode(with_inactive_noise(arch, 0)), encode(arch)
+    )
 
 
 def test_smash_theta(case):
     skip_third_size(case)
     config, encoding = case.config, memory_bank_encoding(case.config)
-    generator = smash(SmashConfig(stem=4, layers=(2, 2), growth=4), encoding, case.target)
+    generator = smash(
+        SmashConfig(stem=4, layers=(2, 2), growth=4), encoding, case.target
+    )
     phi = generator.init(jax.random.key(0))
     generate, apply = jax.jit(generator.generate), jax.jit(case.target.apply)
 
     def expected(leaf):
-        return jax.ShapeDtypeStruct((1, *leaf.shape[1:]) if len(leaf.shape) == 5 else leaf.shape, leaf.dtype)
+        return jax.ShapeDtypeStruct(
+            (1, *leaf.shape[1:]) if len(leaf.shape) == 5 else leaf.shape,
+            leaf.dtype,
+        )
 
     for i in (0, 10, 11, 15, 23):
         theta = jax.tree.map(np.asarray, generate(phi, rows(case.archs, i)))
         specs = jax.tree.map(expected, case.target.weight_spec)
-        found = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, w.dtype), theta)
+        found = jax.tree.map(
+            lambda w: jax.ShapeDtypeStruct(w.shape, w.dtype), theta
+        )
         assert jax.tree.structure(found) == jax.tree.structure(specs)
         assert jax.tree.leaves(found) == jax.tree.leaves(specs)
         for b, block in enumerate(ref.parse(case.texts[i])):
@@ -726,7 +1008,9 @@ def test_smash_theta(case):
             for op in block.ops:
                 read = block.read_units(op)
                 columns = ref.bottleneck(config, read, op.width) * config.unit
-                live = theta["op"][b][start * config.unit : (start + read) * config.unit, :columns]
+                live = theta["op"][b][
+                    start * config.unit : (start + read) * config.unit, :columns
+                ]
                 assert np.linalg.norm(live) == pytest.approx(1, abs=1e-4)
                 start += read
         logits = np.asarray(apply(theta, rows(case.archs, i), case.x))
@@ -735,12 +1019,18 @@ def test_smash_theta(case):
 
 def test_smash_weights_depend_on_the_architecture(case):
     skip_third_size(case)
-    generator = smash(SmashConfig(stem=4, layers=(2, 2), growth=4), memory_bank_encoding(case.config), case.target)
+    generator = smash(
+        SmashConfig(stem=4, layers=(2, 2), growth=4),
+        memory_bank_encoding(case.config),
+        case.target,
+    )
     phi = generator.init(jax.random.key(0))
     generate = jax.jit(generator.generate)
     a, b = (generate(phi, rows(case.archs, i)) for i in (10, 11))
     assert not same(a["op"], b["op"])
     assert same({**a, "op": 0}, {**b, "op": 0})
     decay = generator.decay(phi)
-    assert not any(jax.tree.leaves(decay["hyper"])) and not decay["shared"]["bias"]
+    assert (
+        not any(jax.tree.leaves(decay["hyper"])) and not decay["shared"]["bias"]
+    )
     assert all(jax.tree.leaves({**decay["shared"], "bias": True}))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tiny import NEEDS_COMPILER, TINY
 
-from jaxhypernas import cpu
 from jaxhypernas.generators import GENERATORS
+from jaxhypernas.numerics import cpu
 from jaxhypernas.spaces import SPACES, CellConfig, Nasbench101Arch, nasbench101
 from jaxhypernas.spaces.nasbench101 import (
     EDGES,
@@ -32,7 +32,13 @@ from jaxhypernas.targets import TARGETS
 from jaxhypernas.targets import nasbench101 as network
 from jaxhypernas.types import UserError
 
-IMAGE, CLASSES, BATCH, DRAWN, CONFIG = (8, 8, 3), 5, 4, 600, CellConfig(channels=7, cells=2)
+IMAGE, CLASSES, BATCH, DRAWN, CONFIG = (
+    (8, 8, 3),
+    5,
+    4,
+    600,
+    CellConfig(channels=7, cells=2),
+)
 SPACE = nasbench101(IMAGE, CLASSES, 7, 2)
 CELLS = [  # every way of splitting 7 channels, vertices of several widths, the input at the output, no interior vertex
     "input output|0-1",
@@ -54,18 +60,27 @@ def stack(trees):
 
 
 def same(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return all(
+        np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 def close(a, b):
-    np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4 * float(np.abs(b).max()))
+    np.testing.assert_allclose(
+        a, b, rtol=2e-4, atol=2e-4 * float(np.abs(b).max())
+    )
 
 
 def relabel(arch, order):
     """The interior vertices in another order, in plain NumPy; None where edges would go backwards."""
     at = [0, *(i + 1 for i in order), VERTICES - 1]
     edge = arch.edge_VxV[np.ix_(at, at)]
-    return None if np.tril(edge).any() else Nasbench101Arch(arch.op_N[list(order)], edge)
+    return (
+        None
+        if np.tril(edge).any()
+        else Nasbench101Arch(arch.op_N[list(order)], edge)
+    )
 
 
 def paths(arch):
@@ -76,11 +91,19 @@ def paths(arch):
         walk = walks.pop()
         if walk[-1] == VERTICES - 1:
             found |= set(walk)
-        walks += [[*walk, v] for v in range(VERTICES) if arch.edge_VxV[walk[-1], v] and ops[v]]
+        walks += [
+            [*walk, v]
+            for v in range(VERTICES)
+            if arch.edge_VxV[walk[-1], v] and ops[v]
+        ]
     return found
 
 
-canonical_one, canonical_all, mutate_all = jax.jit(canonical), jax.jit(jax.vmap(canonical)), jax.jit(jax.vmap(mutate))
+canonical_one, canonical_all, mutate_all = (
+    jax.jit(canonical),
+    jax.jit(jax.vmap(canonical)),
+    jax.jit(jax.vmap(mutate)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +140,9 @@ def test_params_are_the_published(shared):
 def test_cost_counts_the_weights_of_the_plain_network(drawn):
     config = CellConfig(7, 2)
     theta = random_theta(network(config, IMAGE, CLASSES), 0)
-    for arch in [SPACE.from_string(text) for text in CELLS] + [rows(drawn[0], i) for i in range(5)]:
+    for arch in [SPACE.from_string(text) for text in CELLS] + [
+        rows(drawn[0], i) for i in range(5)
+    ]:
         plain = Plain(theta, SPACE.to_string(arch), 2)
         plain(np.ones((1, *IMAGE), np.float32))
         cost = SPACE.cost(arch)
@@ -127,7 +152,9 @@ def test_cost_counts_the_weights_of_the_plain_network(drawn):
 
 def test_cost_of_a_population_is_that_of_each(drawn):
     population = SPACE.cost(rows(drawn[0], slice(0, 12)))
-    assert same(population, stack([SPACE.cost(rows(drawn[0], i)) for i in range(12)]))
+    assert same(
+        population, stack([SPACE.cost(rows(drawn[0], i)) for i in range(12)])
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,13 +163,25 @@ def test_cost_of_a_population_is_that_of_each(drawn):
         ("input output", "not 'input OP"),
         ("input conv3x3-bn-relu|0-1", "not 'input OP"),
         ("|0-1", "not 'input OP"),
-        ("input conv5x5 output|0-1 1-2", "op 'conv5x5' is not one of conv3x3-bn-relu,"),
-        ("input " + "maxpool3x3 " * 6 + "output|0-1", "8 vertices: there are 7 at most"),
-        ("input maxpool3x3 output|0-1 1-3", "edge '1-3' is not FROM-TO with 0 <= FROM < TO <= 2"),
+        (
+            "input conv5x5 output|0-1 1-2",
+            "op 'conv5x5' is not one of conv3x3-bn-relu,",
+        ),
+        (
+            "input " + "maxpool3x3 " * 6 + "output|0-1",
+            "8 vertices: there are 7 at most",
+        ),
+        (
+            "input maxpool3x3 output|0-1 1-3",
+            "edge '1-3' is not FROM-TO with 0 <= FROM < TO <= 2",
+        ),
         ("input maxpool3x3 output|0-1 1-1", "edge '1-1' is not"),
         ("input maxpool3x3 output|0-1,1-2", "edge '0-1,1-2' is not"),
         ("input maxpool3x3 output|0-1", "no path from input to output"),
-        ("input maxpool3x3 maxpool3x3 maxpool3x3 output|0-1 0-2 0-3 0-4 1-2 1-3 1-4 2-3 2-4 3-4", "10 edges on paths"),
+        (
+            "input maxpool3x3 maxpool3x3 maxpool3x3 output|0-1 0-2 0-3 0-4 1-2 1-3 1-4 2-3 2-4 3-4",
+            "10 edges on paths",
+        ),
     ],
 )
 def test_wrong_strings(text, message):
@@ -151,7 +190,10 @@ def test_wrong_strings(text, message):
 
 
 def test_images_that_cannot_be_halved_twice():
-    for make in (lambda: nasbench101((30, 32, 3)), lambda: network(CONFIG, (30, 32, 3), 10)):
+    for make in (
+        lambda: nasbench101((30, 32, 3)),
+        lambda: network(CONFIG, (30, 32, 3), 10),
+    ):
         with pytest.raises(UserError, match="multiples of 4"):
             make()
 
@@ -165,7 +207,10 @@ def test_strings_of_drawn_cells_come_back(drawn):
 
 def test_dangling_vertices_of_a_string_are_pruned():
     text = "input maxpool3x3 conv3x3-bn-relu conv1x1-bn-relu output|0-1 0-3 2-4 3-4"
-    assert SPACE.to_string(SPACE.from_string(text)) == "input conv1x1-bn-relu output|0-1 1-2"
+    assert (
+        SPACE.to_string(SPACE.from_string(text))
+        == "input conv1x1-bn-relu output|0-1 1-2"
+    )
 
 
 def test_samples_and_mutations_are_valid(drawn):
@@ -174,19 +219,31 @@ def test_samples_and_mutations_are_valid(drawn):
             arch = rows(population, i)
             assert arch.op_N.dtype == arch.edge_VxV.dtype == np.int32
             vertices = (arch.op_N > 0).sum()
-            assert set(arch.op_N[:vertices].tolist()) <= {1, 2, 3} and not arch.op_N[vertices:].any()
-            assert set(arch.edge_VxV.ravel().tolist()) <= {0, 1} and not np.tril(arch.edge_VxV).any()
+            assert (
+                set(arch.op_N[:vertices].tolist()) <= {1, 2, 3}
+                and not arch.op_N[vertices:].any()
+            )
+            assert (
+                set(arch.edge_VxV.ravel().tolist()) <= {0, 1}
+                and not np.tril(arch.edge_VxV).any()
+            )
             assert 1 <= arch.edge_VxV.sum() <= EDGES
             assert paths(arch) == {0, *range(1, vertices + 1), VERTICES - 1}
-            assert set(np.argwhere(arch.edge_VxV).ravel().tolist()) == paths(arch)
+            assert set(np.argwhere(arch.edge_VxV).ravel().tolist()) == paths(
+                arch
+            )
 
 
 def test_samples_have_vertices_as_the_published_cells(drawn):
     share = np.bincount((drawn[0].op_N > 0).sum(1), minlength=6) / DRAWN
-    np.testing.assert_allclose(share, np.array(list(UNIQUE.values())) / sum(UNIQUE.values()), atol=0.05)
+    np.testing.assert_allclose(
+        share, np.array(list(UNIQUE.values())) / sum(UNIQUE.values()), atol=0.05
+    )
     strings = {SPACE.to_string(rows(drawn[0], i)) for i in range(DRAWN)}
     assert len(strings) > 0.98 * DRAWN
-    assert all(set((drawn[0].op_N[:, n]).tolist()) == {1, 2, 3} for n in range(3))
+    assert all(
+        set((drawn[0].op_N[:, n]).tolist()) == {1, 2, 3} for n in range(3)
+    )
 
 
 def test_mutations_are_one_change(drawn):
@@ -196,7 +253,10 @@ def test_mutations_are_one_change(drawn):
         assert not same(a, b)
         vertices = int((b.op_N > 0).sum() - (a.op_N > 0).sum())
         edges = int(b.edge_VxV.sum() - a.edge_VxV.sum())
-        changed = int((a.op_N != b.op_N).sum()), int((a.edge_VxV != b.edge_VxV).sum())
+        changed = (
+            int((a.op_N != b.op_N).sum()),
+            int((a.edge_VxV != b.edge_VxV).sum()),
+        )
         if vertices == 0:
             assert changed in {(1, 0), (0, 1), (0, 2)}
             kinds.add((*changed, edges))
@@ -208,24 +268,36 @@ def test_mutations_are_one_change(drawn):
 
 def test_a_cell_without_interior_vertices_has_neighbours():
     arch = SPACE.from_string("input output|0-1")
-    found = mutate_all(jax.random.split(jax.random.key(0), DRAWN), stack([arch] * DRAWN))
+    found = mutate_all(
+        jax.random.split(jax.random.key(0), DRAWN), stack([arch] * DRAWN)
+    )
     strings = {SPACE.to_string(rows(found, i)) for i in range(DRAWN)}
     edges = "0-1 1-2", "0-1 0-2 1-2"
-    assert strings == {f"input {op} output|{e}" for op, e in product(NAMES, edges)}
+    assert strings == {
+        f"input {op} output|{e}" for op, e in product(NAMES, edges)
+    }
 
 
 def test_canonical_is_the_first_of_all_relabellings(drawn):
     """The code of the published enumeration: the graph's bits, then its labels."""
 
     def code(arch):
-        bits = sum(2 ** (u + v * (v - 1) // 2) for u, v in np.argwhere(arch.edge_VxV).tolist())
+        bits = sum(
+            2 ** (u + v * (v - 1) // 2)
+            for u, v in np.argwhere(arch.edge_VxV).tolist()
+        )
         return bits, arch.op_N.tolist()
 
     for i in range(40):
         arch = rows(drawn[1], i)
         vertices = int((arch.op_N > 0).sum())
-        orders = [[*order, *range(vertices, N)] for order in permutations(range(vertices))]
-        relabelled = [r for order in orders if (r := relabel(arch, order)) is not None]
+        orders = [
+            [*order, *range(vertices, N)]
+            for order in permutations(range(vertices))
+        ]
+        relabelled = [
+            r for order in orders if (r := relabel(arch, order)) is not None
+        ]
         expected = min(relabelled, key=code)
         for other in relabelled[:8]:
             assert same(canonical_one(other), expected)
@@ -234,7 +306,9 @@ def test_canonical_is_the_first_of_all_relabellings(drawn):
 def test_canonical_prunes_what_is_off_every_path():
     def cells(seed):
         rng = np.random.default_rng(seed)
-        edge = np.triu(rng.random((VERTICES, VERTICES)) < 0.35, 1).astype(np.int32)
+        edge = np.triu(rng.random((VERTICES, VERTICES)) < 0.35, 1).astype(
+            np.int32
+        )
         return Nasbench101Arch(rng.integers(0, 4, N).astype(np.int32), edge)
 
     archs = [cells(seed) for seed in range(60)]
@@ -243,7 +317,10 @@ def test_canonical_prunes_what_is_off_every_path():
         alive = paths(arch)
         pruned = prune(arch)
         assert set(np.argwhere(pruned.edge_VxV).ravel().tolist()) == alive
-        assert {n + 1 for n in np.flatnonzero(pruned.op_N)} == alive - {0, VERTICES - 1}
+        assert {n + 1 for n in np.flatnonzero(pruned.op_N)} == alive - {
+            0,
+            VERTICES - 1,
+        }
         assert same(rows(found, i), canonical_one(tidy(arch)))
         assert same(SPACE.cost(arch), SPACE.cost(tidy(arch)))
         sizes.add(len(alive))
@@ -253,10 +330,16 @@ def test_canonical_prunes_what_is_off_every_path():
 @pytest.mark.parametrize("vertices", UNIQUE)
 def test_as_many_cells_as_published(vertices):
     """Every labelled cell: the classes that canonical makes of them are the published 423,624."""
-    ops = np.array(list(product((1, 2, 3), repeat=vertices - 2)), np.int32).reshape(3 ** (vertices - 2), vertices - 2)
+    ops = np.array(
+        list(product((1, 2, 3), repeat=vertices - 2)), np.int32
+    ).reshape(3 ** (vertices - 2), vertices - 2)
     ops_KxN = np.pad(ops, ((0, 0), (0, VERTICES - vertices)))
     codes = adjacencies(vertices)
-    codes = np.pad(codes, (0, -len(codes) % 400), mode="edge") if len(codes) > 400 else codes
+    codes = (
+        np.pad(codes, (0, -len(codes) % 400), mode="edge")
+        if len(codes) > 400
+        else codes
+    )
 
     @jax.jit
     def ids(codes):
@@ -264,26 +347,46 @@ def test_as_many_cells_as_published(vertices):
             first = canonical(arch)
             place = np.arange(VERTICES)
             bit_VxV = place[:, None] + (place * (place - 1) // 2)[None]
-            bits = (first.edge_VxV << np.where(place[:, None] < place[None], bit_VxV, 0)).sum()
+            bits = (
+                first.edge_VxV
+                << np.where(place[:, None] < place[None], bit_VxV, 0)
+            ).sum()
             return bits, (first.op_N * 4 ** np.arange(N)).sum()
 
         pairs = Nasbench101Arch(
-            jnp.tile(ops_KxN, (len(codes), 1)), jnp.repeat(decode(codes), len(ops_KxN), 0).astype(jnp.int32)
+            jnp.tile(ops_KxN, (len(codes), 1)),
+            jnp.repeat(decode(codes), len(ops_KxN), 0).astype(jnp.int32),
         )
         return jax.lax.map(one, pairs, batch_size=256)
 
     found = set()
     for i in range(0, len(codes), 400):
-        bits, labels = (np.asarray(x, np.int64) for x in ids(jnp.asarray(codes[i : i + 400])))
+        bits, labels = (
+            np.asarray(x, np.int64)
+            for x in ids(jnp.asarray(codes[i : i + 400]))
+        )
         found.update((bits * 1024 + labels).tolist())
     assert len(found) == UNIQUE[vertices]
 
 
 def test_graph():
-    graph = SPACE.graph(SPACE.from_string("input conv1x1-bn-relu maxpool3x3 output|0-1 0-3 1-2 2-3"))
+    graph = SPACE.graph(
+        SPACE.from_string(
+            "input conv1x1-bn-relu maxpool3x3 output|0-1 0-3 1-2 2-3"
+        )
+    )
     assert [int(op.argmax()) for op in graph.op_NxO] == [0, 3, 4, 0, 0, 0, 1]
-    assert graph.op_NxO.sum(1).tolist() == graph.mask_N.tolist() == [1, 1, 1, 0, 0, 0, 1]
-    assert np.argwhere(graph.edge_NxN).tolist() == [[1, 0], [2, 1], [6, 0], [6, 2]]
+    assert (
+        graph.op_NxO.sum(1).tolist()
+        == graph.mask_N.tolist()
+        == [1, 1, 1, 0, 0, 0, 1]
+    )
+    assert np.argwhere(graph.edge_NxN).tolist() == [
+        [1, 0],
+        [2, 1],
+        [6, 0],
+        [6, 2],
+    ]
 
 
 def test_log10_size():
@@ -295,7 +398,10 @@ def test_log10_size():
 
 def random_theta(target, seed):
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), target.weight_spec)
+    return jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
+        target.weight_spec,
+    )
 
 
 class Plain:
@@ -304,7 +410,9 @@ class Plain:
     def __init__(self, theta, text, cells):
         ops, edges = text.split("|")
         self.theta, self.ops, self.cells = theta, ops.split(), cells
-        self.edges = {tuple(map(int, edge.split("-"))) for edge in edges.split()}
+        self.edges = {
+            tuple(map(int, edge.split("-"))) for edge in edges.split()
+        }
         self.params = self.flops = 0
 
     def conv(self, x, w):
@@ -312,7 +420,9 @@ class Plain:
         w = w.reshape(*(1, 1)[: 4 - w.ndim], *w.shape)
         k = w.shape[0]
         padded = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (k, k), (1, 2))
+        windows = np.lib.stride_tricks.sliding_window_view(
+            padded, (k, k), (1, 2)
+        )
         y = np.tensordot(windows, w, ((3, 4, 5), (2, 0, 1)))
         self.params += w.size + 2 * w.shape[-1]
         self.flops += w.size * x.shape[1] * x.shape[2]
@@ -322,7 +432,10 @@ class Plain:
     def widths(self, channels):
         out = len(self.ops) - 1
         feeding = sorted(u for u, v in self.edges if v == out and u > 0)
-        width = {u: len(np.array_split(np.arange(channels), len(feeding))[i]) for i, u in enumerate(feeding)}
+        width = {
+            u: len(np.array_split(np.arange(channels), len(feeding))[i])
+            for i, u in enumerate(feeding)
+        }
         for v in reversed(range(1, out)):
             if v not in width:
                 width[v] = max(width[t] for u, t in self.edges if u == v)
@@ -332,15 +445,25 @@ class Plain:
         out, width, value = len(self.ops) - 1, self.widths(channels), {}
         for v in range(1, out):
             c = width[v]
-            terms = [value[u][..., :c] for u in range(1, v) if (u, v) in self.edges]
+            terms = [
+                value[u][..., :c] for u in range(1, v) if (u, v) in self.edges
+            ]
             if (0, v) in self.edges:
-                terms.append(self.conv(x, w["project"][v - 1, : x.shape[-1], :c]))
+                terms.append(
+                    self.conv(x, w["project"][v - 1, : x.shape[-1], :c])
+                )
             y = np.sum(terms, 0)
             if self.ops[v] == "maxpool3x3":
-                padded = np.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
-                value[v] = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2)).max((-1, -2))
+                padded = np.pad(
+                    y, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf
+                )
+                value[v] = np.lib.stride_tricks.sliding_window_view(
+                    padded, (3, 3), (1, 2)
+                ).max((-1, -2))
             else:
-                value[v] = self.conv(y, w[self.ops[v].split("-")[0]][v - 1, ..., :c, :c])
+                value[v] = self.conv(
+                    y, w[self.ops[v].split("-")[0]][v - 1, ..., :c, :c]
+                )
         y = [value[u] for u in range(1, out) if (u, out) in self.edges]
         terms = [np.concatenate(y, -1)] if y else []
         if (0, out) in self.edges:
@@ -354,7 +477,11 @@ class Plain:
                 x = np.maximum(x[:, ::2], x[:, 1::2])
                 x = np.maximum(x[:, :, ::2], x[:, :, 1::2])
             for i in range(self.cells):
-                x = self.cell(x, {name: w[i] for name, w in stage.items()}, self.theta["stem"].shape[-1] * 2**s)
+                x = self.cell(
+                    x,
+                    {name: w[i] for name, w in stage.items()},
+                    self.theta["stem"].shape[-1] * 2**s,
+                )
         head = self.theta["head"]
         self.params += head.size + head.shape[1]
         self.flops += head.size
@@ -384,7 +511,10 @@ def test_logits_by_cpp_are_the_same(case):
 def test_logits_are_those_of_the_plain_network(case):
     _, apply, theta, archs, x = case
     for arch in archs:
-        close(apply(theta, arch, x), Plain(theta, SPACE.to_string(arch), CONFIG.cells)(x))
+        close(
+            apply(theta, arch, x),
+            Plain(theta, SPACE.to_string(arch), CONFIG.cells)(x),
+        )
     assert apply._cache_size() == 1
 
 
@@ -397,15 +527,22 @@ def test_isomorphic_cells_with_their_weights_have_equal_logits(case, drawn):
         orders = [
             order
             for order in permutations(range(N))
-            if [n for n in order if n in feeding] == feeding and relabel(arch, order) is not None
+            if [n for n in order if n in feeding] == feeding
+            and relabel(arch, order) is not None
         ]
         if len(orders) > 1:
             at = list(orders[-1])
             cells = [
-                {name: w[:, [*at, N] if name == "project" else at] for name, w in stage.items()}
+                {
+                    name: w[:, [*at, N] if name == "project" else at]
+                    for name, w in stage.items()
+                }
                 for stage in theta["cells"]
             ]
-            close(apply({**theta, "cells": cells}, relabel(arch, at), x), apply(theta, arch, x))
+            close(
+                apply({**theta, "cells": cells}, relabel(arch, at), x),
+                apply(theta, arch, x),
+            )
             seen += 1
     assert seen > 5
 
@@ -417,12 +554,16 @@ def test_vertices_off_every_path_change_nothing(case):
     edge = arch.edge_VxV.copy()
     edge[1, 4] = edge[0, 5] = edge[3, 6] = 1
     dangling = Nasbench101Arch(np.array([3, 1, 1, 2, 1], np.int32), edge)
-    np.testing.assert_array_equal(apply(theta, dangling, x), apply(theta, arch, x))
+    np.testing.assert_array_equal(
+        apply(theta, dangling, x), apply(theta, arch, x)
+    )
 
 
 def used(target, arch):
     """Which weights the network of a cell uses, from its arrays."""
-    masks = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), target.weight_spec)
+    masks = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, bool), target.weight_spec
+    )
     for name in ("stem", "head", "bias"):
         masks[name][...] = True
     inputs = CONFIG.channels
@@ -443,14 +584,22 @@ def used(target, arch):
 def loss_and_gradient(case):
     """Of (theta, arch), compiled once."""
     target, x = case[0], case[-1]
-    return jax.jit(jax.value_and_grad(lambda theta, arch: jnp.square(target.apply(theta, arch, x)).sum()))
+    return jax.jit(
+        jax.value_and_grad(
+            lambda theta, arch: jnp.square(target.apply(theta, arch, x)).sum()
+        )
+    )
 
 
 def test_gradients_of_unused_weights_are_zero(case, loss_and_gradient):
     target, _, theta, archs, _ = case
     for arch in archs[:10]:
         gradients = loss_and_gradient(theta, arch)[1]
-        for g, m in zip(jax.tree.leaves(gradients), jax.tree.leaves(used(target, arch)), strict=True):
+        for g, m in zip(
+            jax.tree.leaves(gradients),
+            jax.tree.leaves(used(target, arch)),
+            strict=True,
+        ):
             assert np.isfinite(g).all()
             assert not np.asarray(g)[~m].any()
             # A kernel from a channel that ReLU leaves dead has no gradient either.
@@ -459,29 +608,45 @@ def test_gradients_of_unused_weights_are_zero(case, loss_and_gradient):
 
 def test_vmap_is_a_loop(case):
     target, apply, theta, archs, x = case
-    logits = jax.jit(jax.vmap(target.apply, (None, 0, None)))(theta, stack(archs[:6]), x)
+    logits = jax.jit(jax.vmap(target.apply, (None, 0, None)))(
+        theta, stack(archs[:6]), x
+    )
     for i, arch in enumerate(archs[:6]):
         close(logits[i], apply(theta, arch, x))
 
 
 def test_chosen_ops_run_alone(case):
     target, _, theta, archs, x = case
-    text = str(jax.make_jaxpr(target.apply)(theta, jax.tree.map(jnp.asarray, archs[0]), x))
+    text = str(
+        jax.make_jaxpr(target.apply)(
+            theta, jax.tree.map(jnp.asarray, archs[0]), x
+        )
+    )
     assert text.count("cond[") >= 12
 
 
 def test_nodes_are_vertices(case):
     nodes = case[0].nodes
-    assert nodes["stem"].shape == nodes["head"].shape == nodes["bias"].shape == ()
+    assert (
+        nodes["stem"].shape == nodes["head"].shape == nodes["bias"].shape == ()
+    )
     for s in range(3):
         first = VERTICES * (2 * s + np.arange(2)[:, None])
-        np.testing.assert_array_equal(nodes["cells"][s]["conv3x3"], first + np.arange(1, 6))
-        np.testing.assert_array_equal(nodes["cells"][s]["conv1x1"], first + np.arange(1, 6))
-        np.testing.assert_array_equal(nodes["cells"][s]["project"], first + np.arange(1, 7))
+        np.testing.assert_array_equal(
+            nodes["cells"][s]["conv3x3"], first + np.arange(1, 6)
+        )
+        np.testing.assert_array_equal(
+            nodes["cells"][s]["conv1x1"], first + np.arange(1, 6)
+        )
+        np.testing.assert_array_equal(
+            nodes["cells"][s]["project"], first + np.arange(1, 7)
+        )
 
 
 @pytest.mark.parametrize("generator", ["ghn", "smash", "shared"])
-def test_generators_write_its_weights(generator, case, drawn, loss_and_gradient):
+def test_generators_write_its_weights(
+    generator, case, drawn, loss_and_gradient
+):
     config = dataclasses.replace(TINY, space="nasbench101", cells=CONFIG)
     space = SPACES["nasbench101"](config, IMAGE, CLASSES)
     target = TARGETS["nasbench101"](config, IMAGE, CLASSES)
@@ -501,10 +666,15 @@ def test_generators_write_its_weights(generator, case, drawn, loss_and_gradient)
     for i in range(3):
         arch = rows(drawn[0], i)
         theta = generate(phi, arch)
-        assert jax.tree.map(lambda w: w.shape, theta) == jax.tree.map(lambda w: w.shape, target.weight_spec)
+        assert jax.tree.map(lambda w: w.shape, theta) == jax.tree.map(
+            lambda w: w.shape, target.weight_spec
+        )
         value, theta_gradient = loss_and_gradient(theta, arch)
         gradients = gradient(phi, arch, theta_gradient)
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
-        assert any(np.asarray(g).any() for g in jax.tree.leaves(gradients.get("hyper", gradients)))
+        assert any(
+            np.asarray(g).any()
+            for g in jax.tree.leaves(gradients.get("hyper", gradients))
+        )
         values.add(float(value))
     assert len(values) == 3

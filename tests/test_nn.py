@@ -9,7 +9,7 @@ import pytest
 from flax import linen
 from jax import lax
 
-from jaxhypernas import nn
+from jaxhypernas.numerics import nn
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -34,7 +34,9 @@ def close(actual, expected):
 
 def native(x, w, stride=1):
     pads = [(w.shape[0] // 2,) * 2] * 2
-    return lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=NHWC)
+    return lax.conv_general_dilated(
+        x, w, (stride, stride), pads, dimension_numbers=NHWC
+    )
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -44,7 +46,10 @@ def test_conv_equals_the_native_one(K, stride):
         x, w = normal(0, 2, H, W, 3), normal(1, K, K, 3, 4)
         g = normal(2, 2, -(-H // stride), -(-W // stride), 4)
         run = partial(jax.jit, static_argnums=0)(value_and_gradients)
-        close(run(partial(nn.conv, stride=stride), x, w, g), run(partial(native, stride=stride), x, w, g))
+        close(
+            run(partial(nn.conv, stride=stride), x, w, g),
+            run(partial(native, stride=stride), x, w, g),
+        )
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -52,31 +57,51 @@ def test_conv_under_vmap_is_a_loop(stride):
     x, w = normal(0, 3, 2, 7, 6, 2), normal(1, 3, 3, 3, 2, 4)
     g = normal(2, 3, 2, *(-(-n // stride) for n in (7, 6)), 4)
     f = jax.jit(partial(value_and_gradients, partial(nn.conv, stride=stride)))
-    loop = [jnp.stack(part) for part in zip(*(f(*args) for args in zip(x, w, g, strict=True)), strict=True)]
+    loop = [
+        jnp.stack(part)
+        for part in zip(
+            *(f(*args) for args in zip(x, w, g, strict=True)), strict=True
+        )
+    ]
     close(jax.jit(jax.vmap(f))(x, w, g), loop)
-    shared = jax.jit(jax.vmap(f, (None, 0, 0)))(x[0], w, g)  # every candidate sees one batch
+    shared = jax.jit(jax.vmap(f, (None, 0, 0)))(
+        x[0], w, g
+    )  # every candidate sees one batch
     close([part[0] for part in shared], [part[0] for part in loop])
 
 
 def test_conv_by_finite_differences():
     x, w = normal(0, 1, 5, 4, 2), normal(1, 3, 3, 2, 2)
-    jax.test_util.check_grads(partial(nn.conv, stride=2), (x, w), order=1, modes=["rev"], rtol=2e-2, atol=2e-2)
+    jax.test_util.check_grads(
+        partial(nn.conv, stride=2),
+        (x, w),
+        order=1,
+        modes=["rev"],
+        rtol=2e-2,
+        atol=2e-2,
+    )
 
 
 # --- dynamic_conv ----------------------------------------------------------------------------------------------------
 
 K, H, W, EXTENT = 5, 6, 7, 13
 PAIRS = [(k, d) for k in (1, 3, 5) for d in (1, 2, 3)]
-MIXED = [(PAIRS[i], PAIRS[(i + shift) % 9]) for shift in (0, 1, 5) for i in range(9)]  # of height and of width
+MIXED = [
+    (PAIRS[i], PAIRS[(i + shift) % 9]) for shift in (0, 1, 5) for i in range(9)
+]  # of height and of width
 SETTINGS = jnp.array([((k, m), (d, e)) for (k, d), (m, e) in MIXED], jnp.int32)
 
 
 def cropped(x, w, kernel, dilation):
     """By XLA, with kernel and dilation as Python numbers."""
     a, b = (K // 2 - k // 2 for k in kernel)
-    pads = [(k // 2 * d, k // 2 * d) for k, d in zip(kernel, dilation, strict=True)]
+    pads = [
+        (k // 2 * d, k // 2 * d) for k, d in zip(kernel, dilation, strict=True)
+    ]
     w = w[a : K - a, b : K - b]
-    return lax.conv_general_dilated(x, w, (1, 1), pads, rhs_dilation=dilation, dimension_numbers=NHWC)
+    return lax.conv_general_dilated(
+        x, w, (1, 1), pads, rhs_dilation=dilation, dimension_numbers=NHWC
+    )
 
 
 def native_form(x, w, kernel, dilation):
@@ -89,11 +114,17 @@ def dynamic_form(x, w, kernel, dilation):
 
 
 FORMS = {"taps": dynamic_form, "native": native_form, "matrix": nn._as_matrix}
-X, WEIGHT, G = normal(0, 2, H, W, 3), normal(1, K, K, 3, 4), normal(2, 2, H, W, 4)
+X, WEIGHT, G = (
+    normal(0, 2, H, W, 3),
+    normal(1, K, K, 3, 4),
+    normal(2, 2, H, W, 4),
+)
 
 
 def run_form(form, x, w, g, setting):
-    return value_and_gradients(lambda x, w: form(x, w, setting[0], setting[1]), x, w, g)
+    return value_and_gradients(
+        lambda x, w: form(x, w, setting[0], setting[1]), x, w, g
+    )
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +132,11 @@ def expected():
     """Value and gradients of each setting, by XLA's dilated convolution."""
     rows = []
     for kernel, dilation in np.asarray(SETTINGS).tolist():
-        rows.append(value_and_gradients(partial(cropped, kernel=kernel, dilation=dilation), X, WEIGHT, G))
+        rows.append(
+            value_and_gradients(
+                partial(cropped, kernel=kernel, dilation=dilation), X, WEIGHT, G
+            )
+        )
     return [np.stack(part) for part in zip(*rows, strict=True)]
 
 
@@ -122,14 +157,24 @@ def test_dynamic_conv_equals_a_cropped_and_dilated_one(form, expected):
 @pytest.mark.parametrize("form", FORMS)
 def test_dynamic_conv_under_vmap(form, expected):
     f = partial(run_form, FORMS[form])
-    close(jax.jit(jax.vmap(f, (None, None, None, 0)))(X, WEIGHT, G, SETTINGS), expected)
+    close(
+        jax.jit(jax.vmap(f, (None, None, None, 0)))(X, WEIGHT, G, SETTINGS),
+        expected,
+    )
 
 
 def test_dynamic_conv_with_all_batched():
     some = SETTINGS[::5]
     A = len(some)
-    x, w, g = normal(3, A, *X.shape), normal(4, A, *WEIGHT.shape), normal(5, A, *G.shape)
-    taps, *others = [jax.jit(jax.vmap(partial(run_form, form)))(x, w, g, some) for form in FORMS.values()]
+    x, w, g = (
+        normal(3, A, *X.shape),
+        normal(4, A, *WEIGHT.shape),
+        normal(5, A, *G.shape),
+    )
+    taps, *others = [
+        jax.jit(jax.vmap(partial(run_form, form)))(x, w, g, some)
+        for form in FORMS.values()
+    ]
     for other in others:
         close(other, taps)
 
@@ -138,7 +183,9 @@ def test_dynamic_conv_with_all_batched():
 def test_dynamic_conv_of_small_images(size):
     x, g = normal(6, 2, *size, 3), normal(7, 2, *size, 4)
     both = [
-        jax.jit(jax.vmap(partial(run_form, form), (None, None, None, 0)))(x, WEIGHT, g, SETTINGS)
+        jax.jit(jax.vmap(partial(run_form, form), (None, None, None, 0)))(
+            x, WEIGHT, g, SETTINGS
+        )
         for form in (dynamic_form, native_form)
     ]
     close(*both)
@@ -146,8 +193,14 @@ def test_dynamic_conv_of_small_images(size):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_weights_outside_the_centre_get_exactly_no_gradient(form):
-    dw = np.asarray(jax.jit(jax.vmap(partial(run_form, FORMS[form]), (None, None, None, 0)))(X, WEIGHT, G, SETTINGS)[2])
-    for (kernel, _), gradient in zip(np.asarray(SETTINGS).tolist(), dw, strict=True):
+    dw = np.asarray(
+        jax.jit(
+            jax.vmap(partial(run_form, FORMS[form]), (None, None, None, 0))
+        )(X, WEIGHT, G, SETTINGS)[2]
+    )
+    for (kernel, _), gradient in zip(
+        np.asarray(SETTINGS).tolist(), dw, strict=True
+    ):
         a, b = (K // 2 - k // 2 for k in kernel)
         centre = np.zeros((K, K), bool)
         centre[a : K - a, b : K - b] = True
@@ -156,7 +209,16 @@ def test_weights_outside_the_centre_get_exactly_no_gradient(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_weights_outside_the_centre_are_not_read(form):
-    w = WEIGHT.at[0].set(1e30).at[-1].set(1e30).at[:, 0].set(1e30).at[:, -1].set(1e30)
+    w = (
+        WEIGHT.at[0]
+        .set(1e30)
+        .at[-1]
+        .set(1e30)
+        .at[:, 0]
+        .set(1e30)
+        .at[:, -1]
+        .set(1e30)
+    )
     setting = jnp.array([[3, 3], [2, 1]], jnp.int32)
     run = jax.jit(partial(run_form, FORMS[form]))
     close(run(X, w, G, setting)[:2], run(X, WEIGHT, G, setting)[:2])
@@ -170,8 +232,12 @@ def test_other_platforms_get_a_native_convolution(platform):
         traced = jax.jit(dynamic_form).trace(X, WEIGHT, *SETTINGS[0])
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
-    assert text(platform).count("stablehlo.convolution") == 1 and "stablehlo.while" not in text(platform)
-    assert "stablehlo.convolution" not in text("cpu") and "stablehlo.while" in text("cpu")
+    assert text(platform).count(
+        "stablehlo.convolution"
+    ) == 1 and "stablehlo.while" not in text(platform)
+    assert "stablehlo.convolution" not in text(
+        "cpu"
+    ) and "stablehlo.while" in text("cpu")
 
 
 # --- depthwise_conv and pools ----------------------------------------------------------------------------------------
@@ -190,10 +256,17 @@ def grouped(x, w, dilation=1):
     )
 
 
-@pytest.mark.parametrize(("kernel", "dilation"), [((3, 3), 1), ((3, 3), 2), ((7, 7), 1), ((1, 5), 2), ((5, 3), 3)])
+@pytest.mark.parametrize(
+    ("kernel", "dilation"),
+    [((3, 3), 1), ((3, 3), 2), ((7, 7), 1), ((1, 5), 2), ((5, 3), 3)],
+)
 def test_depthwise_conv_equals_a_grouped_one(kernel, dilation):
     for H, W in ((8, 7), (3, 4)):  # the second smaller than the kernel
-        x, w, g = normal(0, 2, H, W, 3), normal(1, *kernel, 3), normal(2, 2, H, W, 3)
+        x, w, g = (
+            normal(0, 2, H, W, 3),
+            normal(1, *kernel, 3),
+            normal(2, 2, H, W, 3),
+        )
         run = partial(jax.jit, static_argnums=0)(value_and_gradients)
         close(
             run(partial(nn.depthwise_conv, dilation=dilation), x, w, g),
@@ -202,9 +275,20 @@ def test_depthwise_conv_equals_a_grouped_one(kernel, dilation):
 
 
 def test_depthwise_conv_under_vmap_is_a_loop():
-    x, w, g = normal(0, 3, 2, 7, 6, 4), normal(1, 3, 3, 5, 4), normal(2, 3, 2, 7, 6, 4)
-    f = jax.jit(partial(value_and_gradients, partial(nn.depthwise_conv, dilation=2)))
-    loop = [jnp.stack(part) for part in zip(*(f(*args) for args in zip(x, w, g, strict=True)), strict=True)]
+    x, w, g = (
+        normal(0, 3, 2, 7, 6, 4),
+        normal(1, 3, 3, 5, 4),
+        normal(2, 3, 2, 7, 6, 4),
+    )
+    f = jax.jit(
+        partial(value_and_gradients, partial(nn.depthwise_conv, dilation=2))
+    )
+    loop = [
+        jnp.stack(part)
+        for part in zip(
+            *(f(*args) for args in zip(x, w, g, strict=True)), strict=True
+        )
+    ]
     close(jax.jit(jax.vmap(f))(x, w, g), loop)
     shared = jax.jit(jax.vmap(f, (None, 0, 0)))(x[0], w, g)
     close([part[0] for part in shared], [part[0] for part in loop])
@@ -215,7 +299,12 @@ def test_depthwise_conv_elsewhere_is_a_grouped_one():
     x, w = normal(0, 2, 8, 8, 4), normal(1, 3, 3, 4)
 
     def text(platform):
-        return jax.jit(nn.depthwise_conv).trace(x, w).lower(lowering_platforms=(platform,)).as_text()
+        return (
+            jax.jit(nn.depthwise_conv)
+            .trace(x, w)
+            .lower(lowering_platforms=(platform,))
+            .as_text()
+        )
 
     for platform in ("tpu", "cuda"):
         assert text(platform).count("stablehlo.convolution") == 1
@@ -225,12 +314,17 @@ def test_depthwise_conv_elsewhere_is_a_grouped_one():
 
 def flax_average(x):
     with jax.numpy_dtype_promotion("standard"):  # Flax divides by an int64
-        return linen.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
+        return linen.avg_pool(
+            x, (3, 3), padding="SAME", count_include_pad=False
+        )
 
 
 POOLS = {
     "average": (nn.average_pool_3x3, flax_average),
-    "max": (nn.max_pool_3x3, lambda x: linen.max_pool(x, (3, 3), padding="SAME")),
+    "max": (
+        nn.max_pool_3x3,
+        lambda x: linen.max_pool(x, (3, 3), padding="SAME"),
+    ),
 }
 
 
@@ -238,7 +332,10 @@ POOLS = {
 @pytest.mark.parametrize("pool", POOLS)
 def test_pools_equal_those_of_flax(pool, shape):
     x, g = normal(0, *shape) - 1, normal(1, *shape)
-    found, expected = (jax.jit(lambda x, g, f=f: (f(x), *jax.vjp(f, x)[1](g)))(x, g) for f in POOLS[pool])
+    found, expected = (
+        jax.jit(lambda x, g, f=f: (f(x), *jax.vjp(f, x)[1](g)))(x, g)
+        for f in POOLS[pool]
+    )
     close(found, expected)
 
 
@@ -246,7 +343,9 @@ def test_pools_equal_those_of_flax(pool, shape):
 def test_pools_of_equal_values(pool):
     """No zero or infinity comes in from outside the image, and gradients of ties add up to what came in."""
     x, g = jnp.full((2, 5, 4, 3), -2.5), normal(1, 2, 5, 4, 3)
-    y, pull = jax.vjp(nn.max_pool_3x3 if pool == "max" else nn.average_pool_3x3, x)
+    y, pull = jax.vjp(
+        nn.max_pool_3x3 if pool == "max" else nn.average_pool_3x3, x
+    )
     np.testing.assert_allclose(y, x, rtol=1e-6)
     np.testing.assert_allclose(pull(g)[0].sum(), g.sum(), rtol=1e-4)
 
@@ -255,9 +354,14 @@ def test_pools_of_equal_values(pool):
 
 
 def test_batch_norm():
-    x = normal(0, 8, 5, 6, 3) * jnp.array([1.0, 10.0, 0.1])[None, None, None] + 3
+    x = (
+        normal(0, 8, 5, 6, 3) * jnp.array([1.0, 10.0, 0.1])[None, None, None]
+        + 3
+    )
     y, wide = jax.jit(nn.batch_norm)(x), np.asarray(x, np.float64)
-    expected = (wide - wide.mean((0, 1, 2))) / np.sqrt(wide.var((0, 1, 2)) + 1e-5)
+    expected = (wide - wide.mean((0, 1, 2))) / np.sqrt(
+        wide.var((0, 1, 2)) + 1e-5
+    )
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
         jax.jit(nn.batch_norm)(x, 0.5)[..., 0].std(),
@@ -270,14 +374,18 @@ def test_batch_norm_keeps_dead_channels():
     x = normal(0, 4, 5, 6, 3).at[..., 1].set(0)
     y = nn.batch_norm(x)
     assert (y[..., 1] == 0).all() and (y[..., 0] != 0).all()
-    gradient = jax.grad(lambda x: (nn.batch_norm(x) * normal(1, *x.shape)).sum())(x)
+    gradient = jax.grad(
+        lambda x: (nn.batch_norm(x) * normal(1, *x.shape)).sum()
+    )(x)
     assert np.isfinite(gradient).all()
 
 
 def test_affine_norm_is_batch_norm():
     """Results and gradients in float64, of means far from zero and a channel of zeros; in float32 that stays 0."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(8, 5, 6, 3)) * np.array([[[[1, 10, 0]]]]) + np.array([[[[30, -30, 0]]]])
+    x = rng.normal(size=(8, 5, 6, 3)) * np.array([[[[1, 10, 0]]]]) + np.array(
+        [[[[30, -30, 0]]]]
+    )
     w, g = rng.normal(size=(3, 3, 3, 4)), rng.normal(size=(8, 3, 3, 4))
 
     def norm(x):
@@ -288,8 +396,18 @@ def test_affine_norm_is_batch_norm():
         return conv_norm(norm(x), w, 2, True)
 
     with jax.enable_x64(True):
-        found = value_and_gradients(partial(run, norm, nn.conv_affine_norm), jnp.asarray(x), jnp.asarray(w), g)
-        expected = value_and_gradients(partial(run, nn.batch_norm, nn.conv_norm), jnp.asarray(x), jnp.asarray(w), g)
+        found = value_and_gradients(
+            partial(run, norm, nn.conv_affine_norm),
+            jnp.asarray(x),
+            jnp.asarray(w),
+            g,
+        )
+        expected = value_and_gradients(
+            partial(run, nn.batch_norm, nn.conv_norm),
+            jnp.asarray(x),
+            jnp.asarray(w),
+            g,
+        )
     for a, e in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, e, rtol=1e-9, atol=1e-9)
     assert (norm(jnp.asarray(x, jnp.float32))[..., 2] == 0).all()
@@ -302,7 +420,9 @@ def test_average_pool(average_pool, H, W):
     expected = np.zeros((2, H // 2, W // 2, 3), np.float32)
     for i in range(H // 2):
         for j in range(W // 2):
-            expected[:, i, j] = np.asarray(x)[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((1, 2))
+            expected[:, i, j] = np.asarray(x)[
+                :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2
+            ].mean((1, 2))
     np.testing.assert_allclose(average_pool(x), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -312,6 +432,10 @@ def test_cross_entropy(scale):
     wide = np.asarray(logits, np.float64)
     wide -= wide.max(1, keepdims=True)
     log_p = wide - np.log(np.exp(wide).sum(1, keepdims=True))
-    np.testing.assert_allclose(nn.cross_entropy(logits, y), -log_p[np.arange(9), y].mean(), rtol=1e-5)
+    np.testing.assert_allclose(
+        nn.cross_entropy(logits, y), -log_p[np.arange(9), y].mean(), rtol=1e-5
+    )
     gradient = (np.exp(log_p) - np.eye(5)[y]) / 9
-    np.testing.assert_allclose(jax.grad(nn.cross_entropy)(logits, y), gradient, atol=1e-6)
+    np.testing.assert_allclose(
+        jax.grad(nn.cross_entropy)(logits, y), gradient, atol=1e-6
+    )

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from tiny import TINY, flags
 
-from jaxhypernas import lastwords, processes
-from jaxhypernas.checkpoint import Checkpoints
-from jaxhypernas.mesh import ARCH, DATA, make_mesh
+from jaxhypernas.execution.mesh import ARCH, DATA, make_mesh
+from jaxhypernas.hosts import log_filter as lastwords
+from jaxhypernas.hosts import processes
 from jaxhypernas.run import Run
-from jaxhypernas.table import Table
+from jaxhypernas.store.checkpoints import Checkpoints
+from jaxhypernas.store.tables import Table
 
 CONFIG = dataclasses.replace(TINY, space="nasbench201", generator="shared")
 
@@ -32,11 +33,27 @@ def start(*words) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    common = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    common = {
+        **os.environ,
+        "JAX_NUM_CPU_DEVICES": "2",
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "2",
+    }
     common["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    command = [sys.executable, "-m", "jaxhypernas", *map(str, words), "--distributed"]
+    command = [
+        sys.executable,
+        "-m",
+        "jaxhypernas",
+        *map(str, words),
+        "--distributed",
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return [subprocess.Popen(command, env={**common, "JAX_PROCESS_ID": str(i)}, **pipes) for i in range(2)]
+    return [
+        subprocess.Popen(
+            command, env={**common, "JAX_PROCESS_ID": str(i)}, **pipes
+        )
+        for i in range(2)
+    ]
 
 
 def finish(both: list[subprocess.Popen]) -> list[str]:
@@ -65,7 +82,9 @@ def state(run: Run):
 
 def close(a, b):
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(x, y, rtol=0, atol=1e-4 * np.abs(y).max() + 1e-7)
+        np.testing.assert_allclose(
+            x, y, rtol=0, atol=1e-4 * np.abs(y).max() + 1e-7
+        )
 
 
 def test_training_equals_that_of_one_process(trained, tmp_path):
@@ -74,8 +93,14 @@ def test_training_equals_that_of_one_process(trained, tmp_path):
     found = state(Run(trained))
     assert found.step == CONFIG.train.steps
     close(found.phi, expected.phi)
-    lines = ((run / "metrics.jsonl").read_text().splitlines() for run in (trained, alone.workdir))
-    np.testing.assert_allclose(*([json.loads(line)["loss"] for line in each] for each in lines), rtol=1e-4)
+    lines = (
+        (run / "metrics.jsonl").read_text().splitlines()
+        for run in (trained, alone.workdir)
+    )
+    np.testing.assert_allclose(
+        *([json.loads(line)["loss"] for line in each] for each in lines),
+        rtol=1e-4,
+    )
 
 
 def test_scores_are_those_of_one_process(trained, tmp_path):
@@ -84,26 +109,37 @@ def test_scores_are_those_of_one_process(trained, tmp_path):
     alone = Run(tmp_path / "one")
     alone.add(alone.sample(300, jax.random.key(0)))
     finish(start("score", "--workdir", trained, "--random", 300))
-    assert {path.stem.partition("-")[2] for path in (trained / "scores").iterdir()} == {"", "1"}
-    rows = [Table(workdir / "scores").read().to_pylist() for workdir in (trained, alone.workdir)]
+    assert {
+        path.stem.partition("-")[2] for path in (trained / "scores").iterdir()
+    } == {"", "1"}
+    rows = [
+        Table(workdir / "scores").read().to_pylist()
+        for workdir in (trained, alone.workdir)
+    ]
     assert rows[0] == rows[1] and len(rows[0]) > 200
 
 
 def test_a_signal_to_one_stops_both_and_one_process_goes_on(tmp_path):
-    both = start("train", "--workdir", tmp_path, *flags(CONFIG), "--train.steps", 3000)
+    both = start(
+        "train", "--workdir", tmp_path, *flags(CONFIG), "--train.steps", 3000
+    )
     until = time.time() + 300
     while not (tmp_path / "checkpoints" / "4").exists():
         assert both[0].poll() is None and time.time() < until
         time.sleep(0.05)
     both[1].send_signal(signal.SIGTERM)
     told = [process.communicate(timeout=60)[1] for process in both]
-    assert [process.returncode for process in both] == [128 + signal.SIGTERM] * 2
+    assert [process.returncode for process in both] == [
+        128 + signal.SIGTERM
+    ] * 2
     assert all("stopped by SIGTERM" in lines.splitlines()[-1] for lines in told)
     step = int(state(Run(tmp_path)).step)
     assert step % CONFIG.train.every == 0 and 4 <= step < 3000
 
 
-def test_a_killed_process_is_one_line_of_the_other_and_loses_nothing(trained, tmp_path):
+def test_a_killed_process_is_one_line_of_the_other_and_loses_nothing(
+    trained, tmp_path
+):
     both = start("score", "--workdir", trained, "--random", 10**7)
     until, shards = time.time() + 300, len(list((trained / "scores").glob("*")))
     while len(list((trained / "scores").glob("*"))) < shards + 2:
@@ -113,16 +149,26 @@ def test_a_killed_process_is_one_line_of_the_other_and_loses_nothing(trained, tm
     both[1].communicate()
     _, told = both[0].communicate(timeout=60)
     assert both[0].returncode != 0
-    assert [line for line in told.splitlines() if not line.startswith("score ")] == [lastwords.LOST]
-    shutil.copytree(trained, tmp_path / "one", ignore=shutil.ignore_patterns("scores"))
-    alone, kept = Run(tmp_path / "one"), Table(trained / "scores", pytest.fail).read().to_pylist()
+    assert [
+        line for line in told.splitlines() if not line.startswith("score ")
+    ] == [lastwords.LOST]
+    shutil.copytree(
+        trained, tmp_path / "one", ignore=shutil.ignore_patterns("scores")
+    )
+    alone, kept = (
+        Run(tmp_path / "one"),
+        Table(trained / "scores", pytest.fail).read().to_pylist(),
+    )
     assert alone.score(alone.parse([row["arch"] for row in kept])) == kept
 
 
 def test_devices_share_images(tmp_path):
     """Four devices on two architectures: BatchNorm's statistics are still those of the whole batch."""
     train = dataclasses.replace(CONFIG.train, architectures=2, steps=4, every=4)
-    shared, alone = (Run(tmp_path / n, dataclasses.replace(CONFIG, train=train)) for n in ("shared", "alone"))
+    shared, alone = (
+        Run(tmp_path / n, dataclasses.replace(CONFIG, train=train))
+        for n in ("shared", "alone")
+    )
     alone.mesh = make_mesh(devices=jax.devices()[:1])
     assert shared.mesh.shape == {ARCH: 2, DATA: 2}
     close(shared.train().phi, alone.train().phi)
@@ -130,13 +176,17 @@ def test_devices_share_images(tmp_path):
 
 def test_a_program_runs_once_all_have_compiled_it(monkeypatch):
     happened = []
-    monkeypatch.setattr(processes, "gather", lambda x: happened.append("all are there"))
+    monkeypatch.setattr(
+        processes, "gather", lambda x: happened.append("all are there")
+    )
 
     def double(x):
         happened.append("compiled here")
         return 2 * x
 
-    assert processes.compiled(jax.jit(double), np.float32(1))(np.float32(3)) == 6
+    assert (
+        processes.compiled(jax.jit(double), np.float32(1))(np.float32(3)) == 6
+    )
     assert happened == ["compiled here", "all are there"]
 
 
@@ -148,5 +198,7 @@ def test_shares_are_all_candidates_in_order(number, count, monkeypatch):
     for index in range(count):
         monkeypatch.setattr(processes, "index", lambda index=index: index)
         found.append(list(range(number))[processes.share(number)])
-    assert [candidate for each in found for candidate in each] == list(range(number))
+    assert [candidate for each in found for candidate in each] == list(
+        range(number)
+    )
     assert max(map(len, found)) - min(map(len, found)) <= 1

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from jaxhypernas import lastwords, rollcall
+from jaxhypernas.hosts import log_filter as lastwords
+from jaxhypernas.hosts import rollcall
 from jaxhypernas.types import UserError
 
 
@@ -18,7 +19,13 @@ def port():
         return free.getsockname()[1]
 
 
-CARD = {"command": "train --workdir w", "config": "", "code": "abc", "jax": "1", "python": "3"}
+CARD = {
+    "command": "train --workdir w",
+    "config": "",
+    "code": "abc",
+    "jax": "1",
+    "python": "3",
+}
 
 
 def meet(port, cards, processes=None):
@@ -26,15 +33,21 @@ def meet(port, cards, processes=None):
     heard = {}
 
     def one(process, card):
-        place = rollcall.Place(f"127.0.0.1:{port}", processes or len(cards), process)
+        place = rollcall.Place(
+            f"127.0.0.1:{port}", processes or len(cards), process
+        )
         try:
             (rollcall._answer if process else rollcall._call)(place, card)
             heard[process] = ""
         except UserError as error:
             heard[process] = str(error)
 
-    threads = [threading.Thread(target=one, args=item) for item in cards.items()]
-    for thread in reversed(threads):  # the others first: they wait for process 0
+    threads = [
+        threading.Thread(target=one, args=item) for item in cards.items()
+    ]
+    for thread in reversed(
+        threads
+    ):  # the others first: they wait for process 0
         thread.start()
         time.sleep(0.05)
     for thread in threads:
@@ -43,13 +56,23 @@ def meet(port, cards, processes=None):
 
 
 def test_all_there(port):
-    assert meet(port, dict.fromkeys(range(4), CARD)) == dict.fromkeys(range(4), "")
+    assert meet(port, dict.fromkeys(range(4), CARD)) == dict.fromkeys(
+        range(4), ""
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("command", "train --train.steps 9", ("process 1", "command 'train --train.steps 9'", "'train --workdir w'")),
+        (
+            "command",
+            "train --train.steps 9",
+            (
+                "process 1",
+                "command 'train --train.steps 9'",
+                "'train --workdir w'",
+            ),
+        ),
         ("config", "{}", ("workdir: process 1", "config.json")),
         ("code", "abd", ("process 1", "code 'abd'")),
         ("jax", "2", ("process 1", "jax '2'")),
@@ -64,7 +87,9 @@ def test_another_program(port, name, value, words):
 def test_who_is_missing(port, monkeypatch):
     monkeypatch.setattr(rollcall, "WAIT", 1)
     heard = meet(port, {0: CARD, 2: CARD}, processes=5)
-    assert heard[0] == heard[2] and "process 1, 3, 4 of 5 did not join" in heard[0]
+    assert (
+        heard[0] == heard[2] and "process 1, 3, 4 of 5 did not join" in heard[0]
+    )
 
 
 def test_the_first_is_missing(port, monkeypatch):
@@ -73,7 +98,10 @@ def test_the_first_is_missing(port, monkeypatch):
 
 
 def test_a_port_in_use_is_one_line(port):
-    with socket.create_server(("", port)), pytest.raises(UserError, match=f"port {port}"):
+    with (
+        socket.create_server(("", port)),
+        pytest.raises(UserError, match=f"port {port}"),
+    ):
         rollcall._call(rollcall.Place(f"127.0.0.1:{port}", 2, 0), CARD)
 
 
@@ -82,7 +110,13 @@ def test_others_at_the_port_are_ignored(port, monkeypatch):
 
     def strangers():
         time.sleep(0.3)
-        for words in (b"GET / HTTP/1.1\r\n", b"[]\n", b'{"process": 9}\n', b'{"process": "x"}\n', b"7\n"):
+        for words in (
+            b"GET / HTTP/1.1\r\n",
+            b"[]\n",
+            b'{"process": 9}\n',
+            b'{"process": "x"}\n',
+            b"7\n",
+        ):
             with socket.create_connection(("127.0.0.1", port)) as connection:
                 connection.sendall(words)
 
@@ -93,7 +127,15 @@ def test_others_at_the_port_are_ignored(port, monkeypatch):
     assert "process 1 of 2" in heard[0]
 
 
-@pytest.mark.parametrize("values", [("here", "2", "0"), ("h:1", "two", "0"), ("h:1", "2", "2"), ("h:1", "2", "-1")])
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("here", "2", "0"),
+        ("h:1", "two", "0"),
+        ("h:1", "2", "2"),
+        ("h:1", "2", "-1"),
+    ],
+)
 def test_wrong_variables(values, monkeypatch):
     for name, value in zip(rollcall.VARIABLES, values, strict=True):
         monkeypatch.setenv(name, value)
@@ -111,7 +153,13 @@ def test_no_cluster(monkeypatch):
 def test_slurm_tells_the_place(monkeypatch):
     for name in rollcall.VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    slurm = {"JOB_ID": "7", "STEP_NODELIST": "node[3-4]", "STEP_NUM_NODES": "2", "NTASKS": "8", "PROCID": "5"}
+    slurm = {
+        "JOB_ID": "7",
+        "STEP_NODELIST": "node[3-4]",
+        "STEP_NUM_NODES": "2",
+        "NTASKS": "8",
+        "PROCID": "5",
+    }
     slurm["LOCALID"] = "1"
     for name, value in slurm.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
@@ -122,11 +170,23 @@ def test_slurm_tells_the_place(monkeypatch):
 @pytest.mark.parametrize(
     ("written", "shown"),
     [
-        ("[Gloo] Rank 0 is connected\nW1124 23:38:13.381740 5 x.cc:1] Failed\n", ""),
-        ("[Gloo] Rank [Gloo] Rank 01 is connected to 1 peer ranks.\n is connected to 1 peer ranks.\n\n", ""),
+        (
+            "[Gloo] Rank 0 is connected\nW1124 23:38:13.381740 5 x.cc:1] Failed\n",
+            "",
+        ),
+        (
+            "[Gloo] Rank [Gloo] Rank 01 is connected to 1 peer ranks.\n is connected to 1 peer ranks.\n\n",
+            "",
+        ),
         ("Illegal instruction\n", "Illegal instruction\n"),
-        ("E1124 23:38:10.903068 5 x.cc:1] odd\nmore of it\n", "E1124 23:38:10.903068 5 x.cc:1] odd\nmore of it\n"),
-        ("a\nE1124 23:38:10.9 5 x.cc:1] b\nc\nF1124 23:38:10.9 5 x.cc:1] d\n@ 0x1\n", f"a\n{lastwords.LOST}\n"),
+        (
+            "E1124 23:38:10.903068 5 x.cc:1] odd\nmore of it\n",
+            "E1124 23:38:10.903068 5 x.cc:1] odd\nmore of it\n",
+        ),
+        (
+            "a\nE1124 23:38:10.9 5 x.cc:1] b\nc\nF1124 23:38:10.9 5 x.cc:1] d\n@ 0x1\n",
+            f"a\n{lastwords.LOST}\n",
+        ),
     ],
 )
 def test_last_words(written, shown, monkeypatch, capsys):

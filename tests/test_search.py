@@ -9,13 +9,21 @@ import toy
 from toy import TOY
 
 from jaxhypernas import search
+from jaxhypernas.archs.population import (
+    concatenate,
+    in_batches,
+    make_unique,
+    rows,
+    size,
+)
 from jaxhypernas.search import STRATEGIES, Budget, SearchConfig
 from jaxhypernas.search.budget import within
 from jaxhypernas.search.nsga2 import crowded_order, crowding, fronts
-from jaxhypernas.search.population import concatenate, in_batches, make_unique, rows, size
 from jaxhypernas.types import UserError
 
-CONFIG = SearchConfig(40, 8, 15, population=10, tournament=4, children=3, beam=8)
+CONFIG = SearchConfig(
+    40, 8, 15, population=10, tournament=4, children=3, beam=8
+)
 
 
 @functools.cache
@@ -38,7 +46,10 @@ def played(strategy, evaluate=toy.loss, seed=0, space=TOY, config=CONFIG):
 
 
 def same(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return all(
+        np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 def everything():
@@ -69,7 +80,9 @@ def test_asks_for_what_is_configured(strategy):
     }[strategy]
     assert sizes == expected
     symmetric = 15  # of the 36 architectures of one block, asked for once though the total counts them
-    assert STRATEGIES[strategy](TOY, CONFIG).total == sum(sizes) + symmetric * (strategy == "progressive")
+    assert STRATEGIES[strategy](TOY, CONFIG).total == sum(sizes) + symmetric * (
+        strategy == "progressive"
+    )
 
 
 @pytest.mark.parametrize("strategy", ["evolution", "nsga2"])
@@ -81,11 +94,15 @@ def test_the_last_round_is_cut_to_the_total(strategy):
 @pytest.mark.parametrize("limits", [(18, 0), (0, 180), (30, 200)])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_nothing_asked_for_exceeds_the_budget(strategy, limits):
-    config = SearchConfig(40, 8, 15, *limits, population=10, tournament=4, children=3, beam=8)
+    config = SearchConfig(
+        40, 8, 15, *limits, population=10, tournament=4, children=3, beam=8
+    )
     most_params, most_flops = (limit or np.inf for limit in limits)
     for population in played(strategy, config=config)[0]:
         cost = TOY.cost(population)
-        assert cost.params.max() <= most_params and cost.flops.max() <= most_flops
+        assert (
+            cost.params.max() <= most_params and cost.flops.max() <= most_flops
+        )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -96,9 +113,15 @@ def test_a_failed_candidate_is_the_worst(strategy, bad):
     def failed(population):
         return (population.block_3x4[:, 0, 2:] == 1).any(1)
 
-    config = SearchConfig(90, 20, 30, population=20, tournament=10, children=10, beam=8)
+    config = SearchConfig(
+        90, 20, 30, population=20, tournament=10, children=10, beam=8
+    )
     asked, again = (
-        played(strategy, lambda p, bad=bad: np.where(failed(p), bad, toy.loss(p)), config=config)[0]
+        played(
+            strategy,
+            lambda p, bad=bad: np.where(failed(p), bad, toy.loss(p)),
+            config=config,
+        )[0]
         for bad in (bad, np.inf)
     )
     assert same(asked, again)
@@ -112,14 +135,33 @@ def test_ends_if_all_fail(strategy):
     assert len(played(strategy, lambda p: np.full(size(p), np.nan))[0]) > 0
 
 
-@pytest.mark.parametrize("field", ["number", "perturbed", "greedy", "population", "tournament", "children", "beam"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "number",
+        "perturbed",
+        "greedy",
+        "population",
+        "tournament",
+        "children",
+        "beam",
+    ],
+)
 @pytest.mark.parametrize("value", [-1])
 def test_bad_sizes(field, value):
     with pytest.raises(UserError, match=rf"search\.{field}"):
         SearchConfig(**{field: value})
 
 
-@pytest.mark.parametrize("fields", [{"max_params": -1}, {"max_flops": -1}, {"objective": "x"}, {"surrogate": "x"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_params": -1},
+        {"max_flops": -1},
+        {"objective": "x"},
+        {"surrogate": "x"},
+    ],
+)
 def test_bad_choices(fields):
     with pytest.raises(UserError, match=rf"search\.{next(iter(fields))}"):
         SearchConfig(**fields)
@@ -127,7 +169,10 @@ def test_bad_choices(fields):
 
 @pytest.mark.parametrize("strategy", ["evolution", "nsga2"])
 def test_a_population_above_the_total_is_refused(strategy):
-    with pytest.raises(UserError, match=r"search\.population: 50 must be at most search\.number, 20"):
+    with pytest.raises(
+        UserError,
+        match=r"search\.population: 50 must be at most search\.number, 20",
+    ):
         STRATEGIES[strategy](TOY, SearchConfig(20, population=50))
 
 
@@ -138,15 +183,31 @@ def test_a_population_above_the_total_is_refused(strategy):
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"max_params": 1}, r"search\.max_params: 1 is too few: the smallest of .* has 5$"),
-        ({"max_flops": 7}, r"search\.max_flops: 7 is too few: the smallest of .* has 50$"),
+        (
+            {"max_params": 1},
+            r"search\.max_params: 1 is too few: the smallest of .* has 5$",
+        ),
+        (
+            {"max_flops": 7},
+            r"search\.max_flops: 7 is too few: the smallest of .* has 50$",
+        ),
     ],
 )
-def test_an_impossible_budget_names_itself_and_the_smallest(strategy, limits, message):
-    heavier = TOY._replace(cost=lambda arch: toy.Cost(*(np.maximum(n, least) for n, least in heavy(arch))))
+def test_an_impossible_budget_names_itself_and_the_smallest(
+    strategy, limits, message
+):
+    heavier = TOY._replace(
+        cost=lambda arch: toy.Cost(
+            *(np.maximum(n, least) for n, least in heavy(arch))
+        )
+    )
     heavy = lambda arch: zip(TOY.cost(arch), (5, 50, 5, 50), strict=True)  # noqa: E731
     with pytest.raises(UserError, match=message):
-        played(strategy, space=heavier, config=SearchConfig(20, population=10, **limits))
+        played(
+            strategy,
+            space=heavier,
+            config=SearchConfig(20, population=10, **limits),
+        )
 
 
 def test_two_limits_that_only_together_are_impossible():
@@ -154,16 +215,26 @@ def test_two_limits_that_only_together_are_impossible():
         params = TOY.cost(arch).params
         return toy.Cost(params, 100 - params, params, 100 - params)
 
-    with pytest.raises(UserError, match=r"max_params: 40 is met, .* has 0; search\.max_flops: 50 is met"):
-        within(TOY._replace(cost=cost), Budget(40, 50)).sample(jax.random.key(0), 3)
+    with pytest.raises(
+        UserError,
+        match=r"max_params: 40 is met, .* has 0; search\.max_flops: 50 is met",
+    ):
+        within(TOY._replace(cost=cost), Budget(40, 50)).sample(
+            jax.random.key(0), 3
+        )
 
 
 def test_draws_depend_on_key_and_number_alone():
     draw, key = within(TOY, Budget()), jax.random.key(5)
     many = draw.sample(key, 150)
     assert same(draw.sample(key, 7), rows(many, slice(7)))
-    assert same(many, jax.vmap(lambda k: TOY.sample(k, 1.0))(jax.random.split(key, 150)))
-    assert same(draw.mutate(key, many), jax.vmap(TOY.mutate)(jax.random.split(key, 150), many))
+    assert same(
+        many, jax.vmap(lambda k: TOY.sample(k, 1.0))(jax.random.split(key, 150))
+    )
+    assert same(
+        draw.mutate(key, many),
+        jax.vmap(TOY.mutate)(jax.random.split(key, 150), many),
+    )
 
 
 def test_rejection_keeps_the_distribution_of_what_fits():
@@ -171,14 +242,21 @@ def test_rejection_keeps_the_distribution_of_what_fits():
     whole = everything()
     allowed = rows(whole, TOY.cost(whole).params <= 12)
     for field in range(4):
-        count, expected = (np.bincount(p.block_3x4[:, 1, field], minlength=4) / size(p) for p in (drawn, allowed))
+        count, expected = (
+            np.bincount(p.block_3x4[:, 1, field], minlength=4) / size(p)
+            for p in (drawn, allowed)
+        )
         np.testing.assert_allclose(count, expected, atol=0.03)
 
 
 def test_a_child_that_cannot_fit_is_its_parent():
-    heavy = toy.Toy(np.full((toy.LEVELS, 4), 2, np.int32), np.array(toy.LEVELS, np.int32))
+    heavy = toy.Toy(
+        np.full((toy.LEVELS, 4), 2, np.int32), np.array(toy.LEVELS, np.int32)
+    )
     even = lambda key, arch: jax.tree.map(  # noqa: E731
-        lambda a, b: jax.numpy.where(arch.block_3x4[0, 0] == 0, a, b), TOY.mutate(key, arch), toy.Toy(*heavy)
+        lambda a, b: jax.numpy.where(arch.block_3x4[0, 0] == 0, a, b),
+        TOY.mutate(key, arch),
+        toy.Toy(*heavy),
     )
     draw = within(TOY._replace(mutate=even), Budget(params=20))
     parents = draw.sample(jax.random.key(0), 100)
@@ -193,13 +271,20 @@ def test_a_child_that_cannot_fit_is_its_parent():
 def test_unique_finds_the_first_of_isomorphic_candidates():
     population = toy.children(None, 1)
     kept = make_unique(TOY)(population)
-    pairs = [frozenset([(a, c), (b, d)]) for a, b, c, d in population.block_3x4[:, 0].tolist()]
-    assert kept.tolist() == [i for i, pair in enumerate(pairs) if pairs.index(pair) == i]
+    pairs = [
+        frozenset([(a, c), (b, d)])
+        for a, b, c, d in population.block_3x4[:, 0].tolist()
+    ]
+    assert kept.tolist() == [
+        i for i, pair in enumerate(pairs) if pairs.index(pair) == i
+    ]
 
 
 def test_batches_of_one_shape():
     shapes = []
-    doubled = in_batches(lambda x: shapes.append(x.shape) or 2 * x, np.arange(10), 4)
+    doubled = in_batches(
+        lambda x: shapes.append(x.shape) or 2 * x, np.arange(10), 4
+    )
     assert doubled.tolist() == list(range(0, 20, 2)) and set(shapes) == {(4,)}
 
 
@@ -211,7 +296,9 @@ def test_smash_perturbs_the_strictly_best():
     base, best = None, np.inf
     for population, loss in zip(asked, losses, strict=True):
         if base is not None:
-            assert ((population.block_3x4 != base.block_3x4).sum((1, 2)) <= 1).all()
+            assert (
+                (population.block_3x4 != base.block_3x4).sum((1, 2)) <= 1
+            ).all()
         if loss.min() < best:
             best, base = loss.min(), rows(population, int(loss.argmin()))
     assert best < losses[0].min()
@@ -233,15 +320,23 @@ def test_evolution_is_tournaments_and_aging(children):
             best = alive[drawn[i][0]]
             for one in drawn[i][1:]:
                 best = alive[one] if alive[one][1] < best[1] else best
-            assert same(rows(population, i), TOY.mutate(jax.random.fold_in(mutate_key, i), best[0]))
-        alive = (alive + [(rows(population, i), loss[i]) for i in range(len(loss))])[len(loss) :]
+            assert same(
+                rows(population, i),
+                TOY.mutate(jax.random.fold_in(mutate_key, i), best[0]),
+            )
+        alive = (
+            alive + [(rows(population, i), loss[i]) for i in range(len(loss))]
+        )[len(loss) :]
         done += len(loss)
     assert done == 34
 
 
 def test_evolution_beats_random():
     config = SearchConfig(150, population=20, tournament=5)
-    found, by_chance = (min(x.min() for x in played(s, config=config)[1]) for s in ("evolution", "random"))
+    found, by_chance = (
+        min(x.min() for x in played(s, config=config)[1])
+        for s in ("evolution", "random")
+    )
     assert found < by_chance
 
 
@@ -249,13 +344,19 @@ def test_evolution_beats_random():
 
 
 def dominates(a, b):
-    return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
+    return all(x <= y for x, y in zip(a, b, strict=True)) and any(
+        x < y for x, y in zip(a, b, strict=True)
+    )
 
 
 def slow_fronts(points):
     front, left, number = {}, dict(enumerate(points)), 0
     while left:
-        best = [i for i, a in left.items() if not any(dominates(b, a) for b in left.values())]
+        best = [
+            i
+            for i, a in left.items()
+            if not any(dominates(b, a) for b in left.values())
+        ]
         front.update(dict.fromkeys(best, number))
         left = {i: a for i, a in left.items() if i not in best}
         number += 1
@@ -269,8 +370,15 @@ def slow_crowding(points):
         total = 0.0
         for axis in range(len(p)):
             values = [q[axis] for q in points]
-            below, above = [v for v in values if v < p[axis]], [v for v in values if v > p[axis]]
-            total += (min(above) - max(below)) / (max(values) - min(values)) if below and above else np.inf
+            below, above = (
+                [v for v in values if v < p[axis]],
+                [v for v in values if v > p[axis]],
+            )
+            total += (
+                (min(above) - max(below)) / (max(values) - min(values))
+                if below and above
+                else np.inf
+            )
         distance.append(total)
     return distance
 
@@ -282,20 +390,35 @@ def test_fronts_and_crowding_against_brute_force(seed):
     points[rng.random(25) < 0.1] = np.inf
     assert fronts(points).tolist() == slow_fronts(points.tolist())
     distinct = rng.permuted(np.tile(np.arange(12.0)[:, None], (1, 2)), axis=0)
-    np.testing.assert_allclose(crowding(distinct), slow_crowding(distinct.tolist()))
+    np.testing.assert_allclose(
+        crowding(distinct), slow_crowding(distinct.tolist())
+    )
 
 
 def test_crowding_of_few_equal_or_failed_points():
     assert crowding(np.array([[1.0, 2.0]])).tolist() == [np.inf]
     assert np.isinf(crowding(np.full((3, 2), np.inf))[[0, 2]]).all()
     assert not np.isnan(crowding(np.full((5, 2), 3.0))).any()
-    order = crowded_order(np.array([[2.0, 2.0], [0.0, 4.0], [1.0, 1.0], [0.9, 1.2], [4.0, 0.0], [np.inf, np.inf]]))
+    order = crowded_order(
+        np.array(
+            [
+                [2.0, 2.0],
+                [0.0, 4.0],
+                [1.0, 1.0],
+                [0.9, 1.2],
+                [4.0, 0.0],
+                [np.inf, np.inf],
+            ]
+        )
+    )
     assert order[-2:].tolist() == [0, 5] and set(order[:2]) == {1, 4}
 
 
 @pytest.mark.parametrize("objective", ["params", "flops"])
 def test_nsga2_finds_the_front(objective):
-    def volume(points, worst=(3.5, {"params": 60.0, "flops": 600.0}[objective])):
+    def volume(
+        points, worst=(3.5, {"params": 60.0, "flops": 600.0}[objective])
+    ):
         """The area that the points dominate, up to a corner."""
         area, bound = 0.0, worst[0]
         for cost, loss in sorted((c, x) for x, c in points):
@@ -304,11 +427,20 @@ def test_nsga2_finds_the_front(objective):
         return area
 
     def points(population):
-        return list(zip(toy.loss(population), getattr(TOY.cost(population), objective), strict=True))
+        return list(
+            zip(
+                toy.loss(population),
+                getattr(TOY.cost(population), objective),
+                strict=True,
+            )
+        )
 
     config = SearchConfig(1600, population=40, objective=objective)
     best = volume(points(everything()))
-    found, by_chance = (volume(points(concatenate(*played(s, config=config)[0]))) for s in ("nsga2", "random"))
+    found, by_chance = (
+        volume(points(concatenate(*played(s, config=config)[0])))
+        for s in ("nsga2", "random")
+    )
     assert by_chance < 0.97 * best and found == pytest.approx(best)
 
 
@@ -324,12 +456,19 @@ def test_progressive_finds_the_best():
         assert (population.blocks == level).all()
         assert len(make_unique(TOY)(population)) == size(population)
         if level > 1:
-            parents = {tuple(p.ravel()) for p in asked[level - 2].block_3x4[:, : level - 1]}
-            assert {tuple(p.ravel()) for p in population.block_3x4[:, : level - 1]} <= parents
+            parents = {
+                tuple(p.ravel())
+                for p in asked[level - 2].block_3x4[:, : level - 1]
+            }
+            assert {
+                tuple(p.ravel()) for p in population.block_3x4[:, : level - 1]
+            } <= parents
 
 
 def test_progressive_reports_rank_correlations():
-    state = search.run(made("progressive", TOY, CONFIG), jax.random.key(0), toy.loss)
+    state = search.run(
+        made("progressive", TOY, CONFIG), jax.random.key(0), toy.loss
+    )
     assert [c.level for c in state.correlations] == [1, 2, 3]
     assert all(c.trained > 0.9 for c in state.correlations)
     assert all(-1 <= c.extrapolated <= 1 for c in state.correlations[:-1])
@@ -337,11 +476,22 @@ def test_progressive_reports_rank_correlations():
 
 
 def test_progressive_ends_early_where_no_child_fits():
-    without_zero = TOY._replace(cost=lambda arch: toy.Cost(*(10 * np.asarray(arch.blocks, np.int64),) * 4))
-    asked, _ = played("progressive", space=without_zero, config=SearchConfig(beam=4, max_params=25))
+    without_zero = TOY._replace(
+        cost=lambda arch: toy.Cost(
+            *(10 * np.asarray(arch.blocks, np.int64),) * 4
+        )
+    )
+    asked, _ = played(
+        "progressive",
+        space=without_zero,
+        config=SearchConfig(beam=4, max_params=25),
+    )
     assert [size(p) for p in asked] == [21, 4]
 
 
 def test_progressive_needs_growth():
-    with pytest.raises(UserError, match=r"strategy: progressive needs a space whose architectures grow; .*'s do not"):
+    with pytest.raises(
+        UserError,
+        match=r"strategy: progressive needs a space whose architectures grow; .*'s do not",
+    ):
         STRATEGIES["progressive"](TOY._replace(growth=None), CONFIG)

@@ -15,13 +15,19 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tiny import TINY
 
-from jaxhypernas import cli, components, data, interrupt, loader, mesh, preflight
-from jaxhypernas.components import Components
-from jaxhypernas.config import Config
-from jaxhypernas.data import DataConfig
+from jaxhypernas.cli import main as cli
+from jaxhypernas.config.config import Config
+from jaxhypernas.data import dataset as data
+from jaxhypernas.data import loader
+from jaxhypernas.data.dataset import DataConfig
+from jaxhypernas.data.sources import Split
+from jaxhypernas.execution import mesh
+from jaxhypernas.hosts import interrupt
+from jaxhypernas.programs import parts as components
+from jaxhypernas.programs.ahead import preflight
+from jaxhypernas.programs.parts import Components
+from jaxhypernas.programs.training import Segment
 from jaxhypernas.run import Run
-from jaxhypernas.sources import Split
-from jaxhypernas.train import Segment
 from jaxhypernas.types import Target, UserError
 
 KEY = jax.random.key(3)
@@ -34,23 +40,38 @@ def prepared(tmp_path_factory):
 
     images = data.load(DataConfig(), 0).train
     root = tmp_path_factory.mktemp("tfds")
-    for name, label in (("small", tfds.features.ClassLabel(num_classes=10)), ("nameless", np.int64)):
+    for name, label in (
+        ("small", tfds.features.ClassLabel(num_classes=10)),
+        ("nameless", np.int64),
+    ):
 
         def info(builder, label=label):
-            features = {"image": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8), "label": label}
-            return tfds.core.DatasetInfo(builder=builder, features=tfds.features.FeaturesDict(features))
+            features = {
+                "image": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8),
+                "label": label,
+            }
+            return tfds.core.DatasetInfo(
+                builder=builder, features=tfds.features.FeaturesDict(features)
+            )
 
         def examples(builder, number):
-            return ((i, {"image": images.x_NxHxWxC[i], "label": images.y_N[i]}) for i in range(number))
+            return (
+                (i, {"image": images.x_NxHxWxC[i], "label": images.y_N[i]})
+                for i in range(number)
+            )
 
         members = {
             "__module__": __name__,
             "VERSION": tfds.core.Version("1.0.0"),
             "_info": info,
-            "_split_generators": lambda builder, _: {s: builder._generate_examples(120) for s in ("train", "test")},
+            "_split_generators": lambda builder, _: {
+                s: builder._generate_examples(120) for s in ("train", "test")
+            },
             "_generate_examples": examples,
         }
-        kind = type(name.capitalize(), (tfds.core.GeneratorBasedBuilder,), members)
+        kind = type(
+            name.capitalize(), (tfds.core.GeneratorBasedBuilder,), members
+        )
         kind(data_dir=root, file_format="array_record").download_and_prepare()
     return root
 
@@ -58,19 +79,34 @@ def prepared(tmp_path_factory):
 @pytest.fixture(scope="module")
 def source(prepared):
     """What `config` takes to stream from host memory, and from disk."""
-    return {"memory": TINY.data, "disk": DataConfig("small", str(prepared), pad=1)}
+    return {
+        "memory": TINY.data,
+        "disk": DataConfig("small", str(prepared), pad=1),
+    }
 
 
 def streaming(config: DataConfig, stream=True, **train) -> Config:
     train = replace(TINY.train, **train)
-    return replace(TINY, space="nasbench201", generator="shared", data=replace(config, stream=stream), train=train)
+    return replace(
+        TINY,
+        space="nasbench201",
+        generator="shared",
+        data=replace(config, stream=stream),
+        train=train,
+    )
 
 
 def same(a, b) -> None:
     def numbers(x):
-        return np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+        return np.asarray(
+            jax.random.key_data(x)
+            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+            else x
+        )
 
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(numbers(x), numbers(y)), a, b)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_array_equal(numbers(x), numbers(y)), a, b
+    )
 
 
 class Linear(Components):
@@ -82,7 +118,11 @@ class Linear(Components):
         return (
             1,
             "branch",
-            Target(spec, lambda theta, arch, x: x.reshape(len(x), -1) @ theta["kernel"], {"kernel": np.int32(0)}),
+            Target(
+                spec,
+                lambda theta, arch, x: x.reshape(len(x), -1) @ theta["kernel"],
+                {"kernel": np.int32(0)},
+            ),
         )
 
 
@@ -94,46 +134,73 @@ class LinearRun(Linear, Run):
 def resident(source, tmp_path_factory):
     """The states after training with all images on the device."""
     return {
-        place: LinearRun(tmp_path_factory.mktemp(place) / "run", streaming(config, False)).train()
+        place: LinearRun(
+            tmp_path_factory.mktemp(place) / "run", streaming(config, False)
+        ).train()
         for place, config in source.items()
     }
 
 
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_streamed_is_resident_bit_for_bit(place, source, resident, tmp_path):
-    same(LinearRun(tmp_path / "run", streaming(source[place])).train(), resident[place])
+    same(
+        LinearRun(tmp_path / "run", streaming(source[place])).train(),
+        resident[place],
+    )
 
 
-def test_cut_and_resumed_is_bit_for_bit(source, resident, tmp_path, monkeypatch):
-    config = streaming(source["disk"], every=3)  # the last segment has two steps
+def test_cut_and_resumed_is_bit_for_bit(
+    source, resident, tmp_path, monkeypatch
+):
+    config = streaming(
+        source["disk"], every=3
+    )  # the last segment has two steps
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(interrupt, "check", Mock(side_effect=KeyboardInterrupt))
         LinearRun(tmp_path / "run", config).train()
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["3"]
+    assert [
+        path.name for path in (tmp_path / "run" / "checkpoints").iterdir()
+    ] == ["3"]
     same(LinearRun(tmp_path / "run").train(), resident["disk"])
 
 
 def in_processes(number: int, order=slice(None)) -> NamedSharding:
     """As if the devices belonged to so many processes."""
     devices = np.array(jax.devices())[order].reshape(number, -1)
-    return NamedSharding(Mesh(devices, (mesh.PROCESS, mesh.DATA)), PartitionSpec(None, mesh.PROCESS))
+    return NamedSharding(
+        Mesh(devices, (mesh.PROCESS, mesh.DATA)),
+        PartitionSpec(None, mesh.PROCESS),
+    )
 
 
-def test_a_batch_split_over_processes_is_whole_in_training(source, resident, tmp_path, monkeypatch):
+def test_a_batch_split_over_processes_is_whole_in_training(
+    source, resident, tmp_path, monkeypatch
+):
     monkeypatch.setattr(components, "by_process", lambda mesh: in_processes(2))
     run = LinearRun(tmp_path / "run", streaming(source["disk"]))
-    images = next(run.training_images(jax.jit(run.start, out_shardings=run.replicated)(KEY)))
+    images = next(
+        run.training_images(
+            jax.jit(run.start, out_shardings=run.replicated)(KEY)
+        )
+    )
     assert isinstance(images, Segment)
-    assert {s.data.shape for s in images.x_TxBxHxWxC.addressable_shards} == {(2, 8, 8, 8, 1)}
+    assert {s.data.shape for s in images.x_TxBxHxWxC.addressable_shards} == {
+        (2, 8, 8, 8, 1)
+    }
     same(run.train(), resident["disk"])
 
 
 # --- what is read ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "batch", "first"), [(10, 3, 0), (7, 7, 5), (5, 12, 2), (45_000, 128, 50_000_000)])
+@pytest.mark.parametrize(
+    ("size", "batch", "first"),
+    [(10, 3, 0), (7, 7, 5), (5, 12, 2), (45_000, 128, 50_000_000)],
+)
 def test_order_on_the_host(size, batch, first):
-    expected = jax.jit(data.batch_order, static_argnums=(1, 2, 3))(KEY, size, batch, 12, first)
+    expected = jax.jit(data.batch_order, static_argnums=(1, 2, 3))(
+        KEY, size, batch, 12, first
+    )
     order = loader.host_order(KEY, size, batch)
     for step, index_B in enumerate(expected, first):
         np.testing.assert_array_equal(order(step), index_B)
@@ -151,20 +218,33 @@ TAKEN: list[np.ndarray] = []
 
 
 def numbered(number: int) -> Counted:
-    return Counted(np.arange(number, dtype=np.uint8).reshape(-1, 1, 1, 1), np.arange(number, dtype=np.int32))
+    return Counted(
+        np.arange(number, dtype=np.uint8).reshape(-1, 1, 1, 1),
+        np.arange(number, dtype=np.int32),
+    )
 
 
 def test_a_segment_has_the_images_of_its_steps_and_no_more():
     TAKEN.clear()
     steps, length, batch = range(3, 53), 4, 6
-    segments = loader.segments(numbered(40), KEY, batch, steps, length, in_processes(1))
+    segments = loader.segments(
+        numbered(40), KEY, batch, steps, length, in_processes(1)
+    )
     x, y = next(segments)
-    assert x.shape == (length, batch, 1, 1, 1) and y.shape == (length, batch) and x.dtype == np.uint8
-    assert len(TAKEN) <= 2 * length  # this segment, and at most as much read ahead
+    assert (
+        x.shape == (length, batch, 1, 1, 1)
+        and y.shape == (length, batch)
+        and x.dtype == np.uint8
+    )
+    assert (
+        len(TAKEN) <= 2 * length
+    )  # this segment, and at most as much read ahead
     rest = [y for _, y in segments]
     assert sum(map(len, TAKEN)) == len(steps) * batch  # nothing is read twice
     read = np.concatenate([y, *rest])
-    np.testing.assert_array_equal(read[:50], data.batch_order(KEY, 40, batch, 50, 3))
+    np.testing.assert_array_equal(
+        read[:50], data.batch_order(KEY, 40, batch, 50, 3)
+    )
     np.testing.assert_array_equal(read[50:], 0)
     assert len(read) == 52
 
@@ -183,7 +263,9 @@ def test_shares_of_processes_make_the_whole(processes, order):
         whole[:, mine] = [split.y_N for split in share]
         rows += list(mine)
     np.testing.assert_array_equal(whole, data.batch_order(KEY, 40, batch, 5, 0))
-    assert order != slice(None) or sorted(rows) == rows == list(range(batch))  # contiguous, in order, no image twice
+    assert order != slice(None) or sorted(rows) == rows == list(
+        range(batch)
+    )  # contiguous, in order, no image twice
 
 
 PROCESS = """
@@ -209,20 +291,38 @@ def test_two_processes_hold_half_each(tmp_path):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", PROCESS]
-    both = [subprocess.Popen([*command, str(rank), address, str(tmp_path)], env=environment) for rank in range(2)]
+    both = [
+        subprocess.Popen(
+            [*command, str(rank), address, str(tmp_path)], env=environment
+        )
+        for rank in range(2)
+    ]
     assert [process.wait(timeout=200) for process in both] == [0, 0]
     expected = np.asarray(data.batch_order(KEY, 40, 8, 5, 0))
     for rank in range(2):
         with np.load(tmp_path / f"{rank}.npz") as got:
             np.testing.assert_array_equal(got["whole"], expected)
-            np.testing.assert_array_equal(got["mine"], [expected[:, 4 * rank : 4 * rank + 4]] * 2)
+            np.testing.assert_array_equal(
+                got["mine"], [expected[:, 4 * rank : 4 * rank + 4]] * 2
+            )
 
 
 def test_disk_gives_what_memory_gives(source):
-    disk, memory = (data.load(streaming(source["disk"], stream).data, 0) for stream in (True, False))
-    assert disk.stored is not None and disk.train.size == disk.test.size == 0 and memory.stored is None
+    disk, memory = (
+        data.load(streaming(source["disk"], stream).data, 0)
+        for stream in (True, False)
+    )
+    assert (
+        disk.stored is not None
+        and disk.train.size == disk.test.size == 0
+        and memory.stored is None
+    )
     same(disk.source.take(np.arange(96)), memory.train)
-    for a, b in ((disk.valid, memory.valid), (disk.mean_C, memory.mean_C), (disk.std_C, memory.std_C)):
+    for a, b in (
+        (disk.valid, memory.valid),
+        (disk.mean_C, memory.mean_C),
+        (disk.std_C, memory.std_C),
+    ):
         same(a, b)
     assert (disk.image, disk.classes) == (memory.image, memory.classes)
 
@@ -237,21 +337,41 @@ def line(action, *words: str) -> None:
     assert "\n" not in said and all(word in said for word in words), said
 
 
-def test_what_needs_all_images_is_refused(source, tmp_path, capsys, monkeypatch):
-    line(lambda: replace(streaming(source["memory"]), generator="standalone"), "data.stream", "standalone")
+def test_what_needs_all_images_is_refused(
+    source, tmp_path, capsys, monkeypatch
+):
+    line(
+        lambda: replace(streaming(source["memory"]), generator="standalone"),
+        "data.stream",
+        "standalone",
+    )
     monkeypatch.setattr(cli, "set_up", lambda: None)
-    for words in (["search", "--data.stream"], ["train", "--data.stream", "--generator", "standalone"]):
+    for words in (
+        ["search", "--data.stream"],
+        ["train", "--data.stream", "--generator", "standalone"],
+    ):
         with pytest.raises(SystemExit) as stop:
             cli.main([*words, "--workdir", str(tmp_path / "run")])
         said = capsys.readouterr().err.strip()
-        assert stop.value.code == 2 and "\n" not in said and "data.stream" in said
+        assert (
+            stop.value.code == 2 and "\n" not in said and "data.stream" in said
+        )
     assert not (tmp_path / "run").exists()
-    line(LinearRun(tmp_path / "run", streaming(source["memory"])).retrain, "data.stream", "from scratch")
+    line(
+        LinearRun(tmp_path / "run", streaming(source["memory"])).retrain,
+        "data.stream",
+        "from scratch",
+    )
 
 
 def test_unknown_classes(prepared):
     config = DataConfig("nameless", str(prepared), stream=True)
-    line(partial(data.load, config, 0), "data.stream", "'nameless'", "number of classes")
+    line(
+        partial(data.load, config, 0),
+        "data.stream",
+        "'nameless'",
+        "number of classes",
+    )
 
 
 def test_a_batch_that_processes_cannot_share(source, tmp_path, monkeypatch):
@@ -270,7 +390,9 @@ def test_images_lost_while_training(prepared, source, tmp_path):
             raise ValueError("record\nis gone")
 
     run.dataset = run.dataset._replace(stored=stored._replace(source=Damaged()))
-    line(run.train, "data.dataset", "'small'", "cannot be read", "record is gone")
+    line(
+        run.train, "data.dataset", "'small'", "cannot be read", "record is gone"
+    )
 
 
 def test_programs_for_a_slice_take_segments(source, monkeypatch):

@@ -7,13 +7,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxhypernas.table import Table, write, write_parts
+from jaxhypernas.store.tables import Table, write, write_parts
 
 
 def make_rows(start, number=4):
     losses = np.random.default_rng(start).normal(size=number).astype(np.float32)
     return [
-        {"id": f"é-{start + i}", "n": 2**40 + i, "loss": loss, "accuracy": float(loss) / 3, "greedy": i % 2 == 0}
+        {
+            "id": f"é-{start + i}",
+            "n": 2**40 + i,
+            "loss": loss,
+            "accuracy": float(loss) / 3,
+            "greedy": i % 2 == 0,
+        }
         for i, loss in enumerate(losses)
     ]
 
@@ -42,7 +48,9 @@ def test_an_empty_table_makes_no_directory(tmp_path):
 
 def test_rows_come_back(directory, capsys):
     table = Table(directory)
-    assert table.read().to_pylist() == make_rows(0) + make_rows(10) + make_rows(20)
+    assert table.read().to_pylist() == make_rows(0) + make_rows(10) + make_rows(
+        20
+    )
     table.append(make_table(30))
     assert table.read().to_pylist()[-4:] == make_rows(30)
     assert Table(directory).read().to_pylist() == table.read().to_pylist()
@@ -51,7 +59,10 @@ def test_rows_come_back(directory, capsys):
 
 
 def test_rows_are_taken_by_position(directory):
-    table, rows = Table(directory), [*make_rows(0), *make_rows(10), *make_rows(20)]
+    table, rows = (
+        Table(directory),
+        [*make_rows(0), *make_rows(10), *make_rows(20)],
+    )
     order = np.array([11, 0, 5, 5, 4, 3])
     assert table.take(order).to_pylist() == [rows[i] for i in order]
     assert table.take(order[:0]).to_pylist() == []
@@ -59,8 +70,12 @@ def test_rows_are_taken_by_position(directory):
 
 
 def test_a_file_is_written_in_parts(tmp_path):
-    write_parts(tmp_path / "a.parquet", (make_table(start) for start in (0, 10)))
-    assert pq.read_table(tmp_path / "a.parquet").to_pylist() == make_rows(0) + make_rows(10)
+    write_parts(
+        tmp_path / "a.parquet", (make_table(start) for start in (0, 10))
+    )
+    assert pq.read_table(tmp_path / "a.parquet").to_pylist() == make_rows(
+        0
+    ) + make_rows(10)
     assert names(tmp_path) == ["a.parquet"]
 
 
@@ -69,25 +84,43 @@ def test_files_of_others_are_left_alone(directory):
     table = Table(directory)
     assert len(table) == 12
     table.append(make_table(30))
-    assert (directory / "notes.parquet").read_text() == "mine" and (directory / "000003.parquet").exists()
+    assert (directory / "notes.parquet").read_text() == "mine" and (
+        directory / "000003.parquet"
+    ).exists()
 
 
 def test_numbers_are_exact(directory):
-    for row, expected in zip(Table(directory).read().to_pylist(), make_rows(0), strict=False):
+    for row, expected in zip(
+        Table(directory).read().to_pylist(), make_rows(0), strict=False
+    ):
         assert np.float32(row["loss"]).tobytes() == expected["loss"].tobytes()
         assert row["accuracy"].hex() == expected["accuracy"].hex()
         assert {key: type(value) for key, value in row.items()} == {
             "id": str, "n": int, "loss": float, "accuracy": float, "greedy": bool,
         }  # fmt: skip
     schema = pq.read_schema(directory / "000000.parquet")
-    assert [str(kind) for kind in schema.types] == ["string", "int64", "float", "double", "bool"]
+    assert [str(kind) for kind in schema.types] == [
+        "string",
+        "int64",
+        "float",
+        "double",
+        "bool",
+    ]
 
 
 def test_numbers_that_are_not_finite(tmp_path):
-    Table(tmp_path).append(pa.table({"x": np.array([np.nan, np.inf, -np.inf, -0.0], np.float32)}))
+    Table(tmp_path).append(
+        pa.table({"x": np.array([np.nan, np.inf, -np.inf, -0.0], np.float32)})
+    )
     lines = []
-    nan, *others = (row["x"] for row in Table(tmp_path, lines.append).read().to_pylist())
-    assert math.isnan(nan) and others == [math.inf, -math.inf, 0] and math.copysign(1, others[2]) == -1
+    nan, *others = (
+        row["x"] for row in Table(tmp_path, lines.append).read().to_pylist()
+    )
+    assert (
+        math.isnan(nan)
+        and others == [math.inf, -math.inf, 0]
+        and math.copysign(1, others[2]) == -1
+    )
     assert not lines
 
 
@@ -130,10 +163,22 @@ def test_a_damaged_shard_moves_aside(directory, shard, harm):
     path.write_bytes(bad)
     lines = []
     table = Table(directory, lines.append)
-    assert len(lines) == 1 and "\n" not in lines[0] and str(path) in lines[0] and "damaged" in lines[0]
-    kept = [row for start in (0, 10, 20) if start != 10 * shard for row in make_rows(start)]
+    assert (
+        len(lines) == 1
+        and "\n" not in lines[0]
+        and str(path) in lines[0]
+        and "damaged" in lines[0]
+    )
+    kept = [
+        row
+        for start in (0, 10, 20)
+        if start != 10 * shard
+        for row in make_rows(start)
+    ]
     assert table.read().to_pylist() == kept
-    assert path.with_suffix(".damaged").read_bytes() == bad and not path.exists()
+    assert (
+        path.with_suffix(".damaged").read_bytes() == bad and not path.exists()
+    )
 
     table.append(make_table(30))
     again = Table(directory, lines.append)
@@ -167,7 +212,9 @@ def test_a_flipped_byte_is_never_silent(directory, tmp_path):
 
 
 def test_a_shard_of_another_program_is_read(tmp_path):
-    pq.write_table(pa.Table.from_pylist([{"x": 1}]), tmp_path / "000000.parquet")
+    pq.write_table(
+        pa.Table.from_pylist([{"x": 1}]), tmp_path / "000000.parquet"
+    )
     assert Table(tmp_path).read().to_pylist() == [{"x": 1}]
 
 

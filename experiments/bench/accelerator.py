@@ -24,10 +24,14 @@ from jax.experimental import topologies
 from networks import jax_network
 from timing import best
 
-from jaxhypernas import hlo
-from jaxhypernas.nn import cross_entropy
-from jaxhypernas.predict import ExecutionConfig, choose, map_candidates
-from jaxhypernas.preflight import slice_devices
+from jaxhypernas.execution.candidates import (
+    ExecutionConfig,
+    choose,
+    map_candidates,
+)
+from jaxhypernas.numerics.nn import cross_entropy
+from jaxhypernas.programs.ahead import hlo
+from jaxhypernas.programs.ahead.preflight import slice_devices
 from jaxhypernas.spaces import CellConfig
 from jaxhypernas.spaces.nasbench201 import STRUCTURE, choices, from_choices
 from jaxhypernas.targets import cell_network
@@ -40,7 +44,9 @@ class Way(NamedTuple):
     """A way of running a population."""
 
     name: str
-    form: Literal["branch", "fused"] | None  # of a node's op; None: the network that a user would write
+    form: (
+        Literal["branch", "fused"] | None
+    )  # of a node's op; None: the network that a user would write
     chunk: int  # candidates side by side; 0: all
 
 
@@ -66,7 +72,9 @@ class Args:
 
 
 def network(args: Args) -> Target:
-    return cell_network(STRUCTURE, CellConfig(args.channels, args.cells), IMAGE, CLASSES)
+    return cell_network(
+        STRUCTURE, CellConfig(args.channels, args.cells), IMAGE, CLASSES
+    )
 
 
 def programs(args: Args, way: Way):
@@ -81,9 +89,15 @@ def programs(args: Args, way: Way):
     def mapped(of_one):
         def run(candidates, x, y):
             def one(candidate):
-                return of_one(lambda theta, arch: cross_entropy(apply(theta, arch, x), y))(*candidate)
+                return of_one(
+                    lambda theta, arch: cross_entropy(apply(theta, arch, x), y)
+                )(*candidate)
 
-            return map_candidates(one, candidates, way.chunk) if way.chunk else jax.vmap(one)(candidates)
+            return (
+                map_candidates(one, candidates, way.chunk)
+                if way.chunk
+                else jax.vmap(one)(candidates)
+            )
 
         return run
 
@@ -94,12 +108,19 @@ def programs(args: Args, way: Way):
 def inputs(args: Args):
     """Candidates with balanced ops and random weights, images, labels."""
     rng = np.random.default_rng(0)
-    choice_Ax6 = rng.permutation(np.arange(args.candidates * 6) % 5).reshape(-1, 6)
+    choice_Ax6 = rng.permutation(np.arange(args.candidates * 6) % 5).reshape(
+        -1, 6
+    )
 
     def draw(s):
-        return rng.normal(0, 0.1, (args.candidates, *s.shape)).astype(np.float32)
+        return rng.normal(0, 0.1, (args.candidates, *s.shape)).astype(
+            np.float32
+        )
 
-    candidates = jax.tree.map(draw, network(args).weight_spec), from_choices(choice_Ax6)
+    candidates = (
+        jax.tree.map(draw, network(args).weight_spec),
+        from_choices(choice_Ax6),
+    )
     x = rng.normal(size=(args.batch, *IMAGE)).astype(np.float32)
     return candidates, x, rng.integers(0, CLASSES, args.batch, np.int32)
 
@@ -111,7 +132,9 @@ def device_of(args: Args) -> tuple[Any, float | None]:
     jax.config.update("jax_platforms", "cpu")
     if args.gpu is not None:
         target = {"topology": "1x1x1", "target_config": args.gpu.read_text()}
-        return topologies.get_topology_desc("gpu", "cuda", **target).devices[0], None
+        return topologies.get_topology_desc("gpu", "cuda", **target).devices[
+            0
+        ], None
     chip, devices = slice_devices(str(args.topology))
     return devices[0], chip.clock
 
@@ -119,14 +142,23 @@ def device_of(args: Args) -> tuple[Any, float | None]:
 def chosen(args: Args, platform: str) -> str:
     """The name of the way that the library chooses; none on CPU."""
     chunk, form, _ = choose(ExecutionConfig(), network(args), platform)
-    return next((way.name for way in WAYS if (way.form, way.chunk) == (form, chunk)), "")
+    return next(
+        (way.name for way in WAYS if (way.form, way.chunk) == (form, chunk)), ""
+    )
 
 
 def compare(rows: list[dict], way: str, naive: str) -> list[dict]:
     """What a way takes, as a share of what the naive one does, in each pass that both compiled for."""
-    found = {(row["way"], row["pass"]): row for row in rows if "error" not in row}
+    found = {
+        (row["way"], row["pass"]): row for row in rows if "error" not in row
+    }
     return [
-        {"way": way, "pass": name} | {k: found[way, name][k] / row[k] for k in ("ms", "temporaries_mib") if row[k]}
+        {"way": way, "pass": name}
+        | {
+            k: found[way, name][k] / row[k]
+            for k in ("ms", "temporaries_mib")
+            if row[k]
+        }
         for (of, name), row in found.items()
         if of == naive and (way, name) in found
     ]
@@ -138,9 +170,18 @@ def main(args: Args) -> None:
     given = inputs(args)
     placed = jax.device_put(given, device) if timed else ()
     sharding = jax.sharding.SingleDeviceSharding(device)
-    shapes = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, jnp.asarray(v).dtype, sharding=sharding), given)
-    print(f"{device.device_kind}, {args.candidates} candidates, batch {args.batch}, C={args.channels}, N={args.cells}")
-    print(f"{'per candidate':38}{'GFLOP':>9}{'MB':>9}{'Mcycles':>9}{'ms':>9}   MiB of temporaries, in all")
+    shapes = jax.tree.map(
+        lambda v: jax.ShapeDtypeStruct(
+            v.shape, jnp.asarray(v).dtype, sharding=sharding
+        ),
+        given,
+    )
+    print(
+        f"{device.device_kind}, {args.candidates} candidates, batch {args.batch}, C={args.channels}, N={args.cells}"
+    )
+    print(
+        f"{'per candidate':38}{'GFLOP':>9}{'MB':>9}{'Mcycles':>9}{'ms':>9}   MiB of temporaries, in all"
+    )
     rows = []
     for way in WAYS:
         for name, run in programs(args, way):
@@ -148,22 +189,57 @@ def main(args: Args) -> None:
             try:
                 program = jax.jit(run).lower(*shapes).compile()
             except jax.errors.JaxRuntimeError as error:
-                rows.append({**row, "error": " ".join(str(error).split())[:200]})
+                rows.append(
+                    {**row, "error": " ".join(str(error).split())[:200]}
+                )
                 print(f"{name:10}{way.name:28} {rows[-1]['error']}", flush=True)
                 continue
-            work, memory = hlo.read(program), cast(Any, program.memory_analysis())
-            each = [v / args.candidates for v in (work.flops / 1e9, work.bytes / 1e6, work.cycles / 1e6)]
-            seconds = best(lambda p=program: p(*placed)) if timed else work.cycles / (clock or 1)
+            work, memory = (
+                hlo.read(program),
+                cast(Any, program.memory_analysis()),
+            )
+            each = [
+                v / args.candidates
+                for v in (work.flops / 1e9, work.bytes / 1e6, work.cycles / 1e6)
+            ]
+            seconds = (
+                best(lambda p=program: p(*placed))
+                if timed
+                else work.cycles / (clock or 1)
+            )
             row |= dict(zip(("gflop", "mb", "mcycles"), each, strict=True))
-            row |= {"ms": seconds / args.candidates * 1e3, "temporaries_mib": memory.temp_size_in_bytes / 2**20}
+            row |= {
+                "ms": seconds / args.candidates * 1e3,
+                "temporaries_mib": memory.temp_size_in_bytes / 2**20,
+            }
             rows.append(row)
-            cells = [f"{row[k]:9.3f}" if row[k] else f"{'-':>9}" for k in ("gflop", "mb", "mcycles", "ms")]
-            print(f"{name:10}{way.name:28}{''.join(cells)}{row['temporaries_mib']:9.0f}", flush=True)
+            cells = [
+                f"{row[k]:9.3f}" if row[k] else f"{'-':>9}"
+                for k in ("gflop", "mb", "mcycles", "ms")
+            ]
+            print(
+                f"{name:10}{way.name:28}{''.join(cells)}{row['temporaries_mib']:9.0f}",
+                flush=True,
+            )
     ratios = compare(rows, chosen(args, device.platform), WAYS[-1].name)
     for ratio in ratios:
-        print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else v for k, v in ratio.items()))
+        print(
+            ", ".join(
+                f"{k} {v:.3g}" if isinstance(v, float) else v
+                for k, v in ratio.items()
+            )
+        )
     if args.json:
-        print(json.dumps({"device": device.device_kind, "timed": timed, "rows": rows, "ratios": ratios}))
+        print(
+            json.dumps(
+                {
+                    "device": device.device_kind,
+                    "timed": timed,
+                    "rows": rows,
+                    "ratios": ratios,
+                }
+            )
+        )
 
 
 if __name__ == "__main__":

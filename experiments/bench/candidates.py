@@ -29,10 +29,11 @@ import tyro
 from networks import jax_network
 from torch_networks import TorchNetwork
 
-from jaxhypernas import predict, spaces
+from jaxhypernas import spaces
+from jaxhypernas.execution import candidates as predict
+from jaxhypernas.execution.mesh import make_mesh
 from jaxhypernas.generators import standalone
-from jaxhypernas.mesh import make_mesh
-from jaxhypernas.nn import cross_entropy
+from jaxhypernas.numerics.nn import cross_entropy
 from jaxhypernas.spaces.nasbench201 import STRUCTURE, choices
 from jaxhypernas.targets import cell_network
 
@@ -87,12 +88,21 @@ class Case(NamedTuple):
 
 def make_case(shape: Shape) -> Case:
     space = spaces.nasbench201(shape.image, 10, shape.channels, shape.cells)
-    target = cell_network(STRUCTURE, spaces.CellConfig(shape.channels, shape.cells), shape.image, 10)
+    target = cell_network(
+        STRUCTURE,
+        spaces.CellConfig(shape.channels, shape.cells),
+        shape.image,
+        10,
+    )
     keys = jax.random.split(jax.random.key(0), shape.candidates)
     archs = jax.device_get(jax.vmap(lambda key: space.sample(key, 1.0))(keys))
-    dealt = np.concatenate(predict.deal(space.cost(archs).flops, jax.device_count()))  # as scoring does
+    dealt = np.concatenate(
+        predict.deal(space.cost(archs).flops, jax.device_count())
+    )  # as scoring does
     archs = jax.tree.map(lambda x: x[dealt], archs)
-    theta = jax.jit(jax.vmap(standalone(target.weight_spec, target.nodes).init))(keys)
+    theta = jax.jit(
+        jax.vmap(standalone(target.weight_spec, target.nodes).init)
+    )(keys)
     x = jax.random.normal(jax.random.key(2), (shape.batch, *shape.image))
     y = jax.random.randint(jax.random.key(3), (shape.batch,), 0, 10)
     flops_A = 2 * space.cost(archs).flops
@@ -115,20 +125,33 @@ def compiled(f, work: float, *args) -> Scheme:
 
 
 def ours(case: Case, mode: str, execution: predict.ExecutionConfig) -> Scheme:
-    chunk, _, target = predict.choose(execution, case.target, jax.default_backend())
+    chunk, _, target = predict.choose(
+        execution, case.target, jax.default_backend()
+    )
 
     def local(batch, population):
-        return predict.map_candidates(lambda p: loss(target.apply, mode)(*p, *batch), population, chunk)
+        return predict.map_candidates(
+            lambda p: loss(target.apply, mode)(*p, *batch), population, chunk
+        )
 
     run = predict.split_candidates(make_mesh(), local)
-    return compiled(run, len(case.choice_Ax6) * len(case.y), (case.x, case.y), case.population)
+    return compiled(
+        run,
+        len(case.choice_Ax6) * len(case.y),
+        (case.x, case.y),
+        case.population,
+    )
 
 
 def naive(case: Case, mode: str) -> Scheme:
-    candidates, images = (len(case.choice_Ax6), len(case.y)) if mode == "score" else (2, 8)
+    candidates, images = (
+        (len(case.choice_Ax6), len(case.y)) if mode == "score" else (2, 8)
+    )
     some = jax.tree.map(lambda v: v[:candidates], (case.theta, case.choice_Ax6))
     run = jax.vmap(loss(jax_network, mode), (0, 0, None, None))
-    return compiled(run, candidates * images, *some, case.x[:images], case.y[:images])
+    return compiled(
+        run, candidates * images, *some, case.x[:images], case.y[:images]
+    )
 
 
 def jit_each(case: Case, mode: str) -> Scheme:
@@ -142,20 +165,34 @@ def jit_each(case: Case, mode: str) -> Scheme:
             return loss(jax_network, mode)(theta, choice, x, y)
 
         work = images * case.flops_A[i] / case.flops_A.mean()
-        programs.append(compiled(alone, work, theta, case.x[:images], case.y[:images]))
+        programs.append(
+            compiled(alone, work, theta, case.x[:images], case.y[:images])
+        )
     compile_s = sum(p.compile_s for p in programs)
-    return Scheme(lambda: [p.run() for p in programs], sum(p.work for p in programs), compile_s)
+    return Scheme(
+        lambda: [p.run() for p in programs],
+        sum(p.work for p in programs),
+        compile_s,
+    )
 
 
 def torch_loop(case: Case, mode: str) -> Scheme:
     host = jax.tree.map(np.asarray, case.theta)
-    nets = [TorchNetwork(jax.tree.map(lambda v, i=i: v[i], host), c) for i, c in enumerate(case.choice_Ax6)]
-    images = torch.from_numpy(np.array(case.x)).permute(0, 3, 1, 2)  # in memory: channels last
+    nets = [
+        TorchNetwork(jax.tree.map(lambda v, i=i: v[i], host), c)
+        for i, c in enumerate(case.choice_Ax6)
+    ]
+    images = torch.from_numpy(np.array(case.x)).permute(
+        0, 3, 1, 2
+    )  # in memory: channels last
     labels = torch.from_numpy(np.array(case.y)).long()
 
     def score():
         with torch.inference_mode():
-            return [torch.nn.functional.cross_entropy(net(images), labels).item() for net in nets]
+            return [
+                torch.nn.functional.cross_entropy(net(images), labels).item()
+                for net in nets
+            ]
 
     def train():
         for net in nets:
@@ -164,7 +201,9 @@ def torch_loop(case: Case, mode: str) -> Scheme:
 
     same = ours(case, "score", predict.ExecutionConfig()).run()
     np.testing.assert_allclose(score(), np.asarray(same), rtol=2e-3, atol=2e-3)
-    return Scheme(score if mode == "score" else train, len(nets) * len(labels), 0.0)
+    return Scheme(
+        score if mode == "score" else train, len(nets) * len(labels), 0.0
+    )
 
 
 def side_by_side(form):
@@ -173,9 +212,15 @@ def side_by_side(form):
 
 SCHEMES: dict[str, Callable[[Case, str], Scheme]] = {
     "ours": lambda case, mode: ours(case, mode, predict.ExecutionConfig()),
-    "chunk 1, native": lambda case, mode: ours(case, mode, predict.ExecutionConfig(1, "native")),
-    "chunk 1, branch": lambda case, mode: ours(case, mode, predict.ExecutionConfig(1, "branch")),
-    "chunk 1, fused": lambda case, mode: ours(case, mode, predict.ExecutionConfig(1, "fused")),
+    "chunk 1, native": lambda case, mode: ours(
+        case, mode, predict.ExecutionConfig(1, "native")
+    ),
+    "chunk 1, branch": lambda case, mode: ours(
+        case, mode, predict.ExecutionConfig(1, "branch")
+    ),
+    "chunk 1, fused": lambda case, mode: ours(
+        case, mode, predict.ExecutionConfig(1, "fused")
+    ),
     "chunk 4, branch": side_by_side("branch"),
     "chunk 4, fused": side_by_side("fused"),
     "naive": naive,
@@ -200,7 +245,11 @@ def peak_mib(scheme: Scheme) -> float:
     """By how much the process grows at most while the scheme runs."""
 
     def status(field):
-        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+        line = next(
+            x
+            for x in Path("/proc/self/status").read_text().splitlines()
+            if x.startswith(field)
+        )
         return int(line.split()[1]) / 1024
 
     Path("/proc/self/clear_refs").write_text("5")
@@ -212,8 +261,13 @@ def peak_mib(scheme: Scheme) -> float:
 def measure(name: str, mode: str, args: Args, peak: float) -> dict[str, dict]:
     case = make_case(SHAPES[name])
     flops = case.flops_A.mean() * (1 if mode == "score" else 3)
-    schemes = {scheme: SCHEMES[scheme](case, mode) for scheme in args.schemes or SCHEMES}
-    memory = {scheme: peak_mib(of) for scheme, of in schemes.items()}  # the first run of each
+    schemes = {
+        scheme: SCHEMES[scheme](case, mode)
+        for scheme in args.schemes or SCHEMES
+    }
+    memory = {
+        scheme: peak_mib(of) for scheme, of in schemes.items()
+    }  # the first run of each
     times: dict[str, list[float]] = {scheme: [] for scheme in schemes}
     for _ in range(args.repeats):
         for scheme, of in schemes.items():
@@ -240,8 +294,12 @@ def measure(name: str, mode: str, args: Args, peak: float) -> dict[str, dict]:
 
 def main(args: Args) -> None:
     peak = peak_gflops()
-    print(f"peak {peak:.0f} GFLOP/s; {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
-    print(f"{'':28} {'img*cand/s':>10} {'GFLOP/s':>8} {'peak':>6} {'MiB':>7} {'compile':>7}")
+    print(
+        f"peak {peak:.0f} GFLOP/s; {jax.device_count()} {jax.devices()[0].device_kind} device(s)"
+    )
+    print(
+        f"{'':28} {'img*cand/s':>10} {'GFLOP/s':>8} {'peak':>6} {'MiB':>7} {'compile':>7}"
+    )
     rows: dict[str, dict] = {}
     for name in args.shapes:
         for mode in args.modes:
@@ -250,11 +308,18 @@ def main(args: Args) -> None:
     for case, row in rows.items():
         start, _, scheme = case.rpartition("/")
         if scheme in ("torch", "naive") and f"{start}/ours" in rows:
-            ratio = rows[f"{start}/ours"]["images_candidates_per_s"] / row["images_candidates_per_s"]
+            ratio = (
+                rows[f"{start}/ours"]["images_candidates_per_s"]
+                / row["images_candidates_per_s"]
+            )
             ratios.append({"case": case, "ratio": round(ratio, 2)})
             print(f"{case}: {ratio:.1f}x")
     if args.json:
-        print(json.dumps({"peak_gflops": round(peak, 1), "rows": rows, "ratios": ratios}))
+        print(
+            json.dumps(
+                {"peak_gflops": round(peak, 1), "rows": rows, "ratios": ratios}
+            )
+        )
 
 
 if __name__ == "__main__":

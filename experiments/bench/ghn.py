@@ -39,25 +39,45 @@ def main(args: Args) -> None:
     phi = generator.init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), args.candidates)
     archs = jax.jit(jax.vmap(lambda key: space.sample(key, 1.0)))(keys)
-    single = [jax.tree.map(lambda x, i=i: x[i], archs) for i in range(args.candidates)]
+    single = [
+        jax.tree.map(lambda x, i=i: x[i], archs) for i in range(args.candidates)
+    ]
 
     example = jax.eval_shape(space.graph, single[0])
     net = GraphNet(example.op_NxO.shape[1], GhnConfig(), nnx.Rngs(0))
     graphdef, params = nnx.split(net)
     cases = {
         "weights": lambda phi, arch: generator.generate(phi, arch),
-        "node states": lambda phi, arch: nnx.merge(graphdef, params)(space.graph(arch), 3 * args.cells),
+        "node states": lambda phi, arch: nnx.merge(graphdef, params)(
+            space.graph(arch), 3 * args.cells
+        ),
     }
     ratios = []
     for name, f in cases.items():
         one, many = jax.jit(f), jax.jit(jax.vmap(f, (None, 0)))
-        loop = best(lambda one=one: [one(phi, arch) for arch in single]) / args.candidates
-        side_by_side = best(lambda many=many: many(phi, archs)) / args.candidates
-        ratios.append({"case": f"ghn/{name}", "ratio": round(loop / side_by_side, 1)})
+        loop = (
+            best(lambda one=one: [one(phi, arch) for arch in single])
+            / args.candidates
+        )
+        side_by_side = (
+            best(lambda many=many: many(phi, archs)) / args.candidates
+        )
+        ratios.append(
+            {"case": f"ghn/{name}", "ratio": round(loop / side_by_side, 1)}
+        )
         speedup = f"{loop / side_by_side:.0f}x"
-        print(f"{name}: ms per candidate {loop * 1e3:.3f} in a loop, {side_by_side * 1e3:.4f} by vmap, {speedup}")
-    size = sum(x.size for x in jax.tree.leaves(jax.eval_shape(generator.generate, phi, single[0])))
-    print(f"{args.candidates} candidates of {args.nodes} nodes, {size:,} weights each, {jax.devices()[0].device_kind}")
+        print(
+            f"{name}: ms per candidate {loop * 1e3:.3f} in a loop, {side_by_side * 1e3:.4f} by vmap, {speedup}"
+        )
+    size = sum(
+        x.size
+        for x in jax.tree.leaves(
+            jax.eval_shape(generator.generate, phi, single[0])
+        )
+    )
+    print(
+        f"{args.candidates} candidates of {args.nodes} nodes, {size:,} weights each, {jax.devices()[0].device_kind}"
+    )
     if args.json:
         print(json.dumps({"ratios": ratios}))
 

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import tyro
 
 from jaxhypernas import spaces
+from jaxhypernas.execution.candidates import ExecutionConfig, choose
+from jaxhypernas.execution.mesh import make_mesh
 from jaxhypernas.generators import standalone
-from jaxhypernas.mesh import make_mesh
-from jaxhypernas.predict import ExecutionConfig, choose
-from jaxhypernas.score import Batches, make_score, score_one
+from jaxhypernas.programs.scoring import Batches, make_score, score_one
 from jaxhypernas.spaces.ghn import dag
 from jaxhypernas.targets import cell_network
 
@@ -33,7 +33,11 @@ IMAGE, ENOUGH_S = (8, 8, 1), 20
 
 @dataclass(frozen=True)
 class Args:
-    candidates: tuple[int, ...] = (1_000, 10_000, 100_000)  # on two devices, cells of 7 nodes
+    candidates: tuple[int, ...] = (
+        1_000,
+        10_000,
+        100_000,
+    )  # on two devices, cells of 7 nodes
     devices: tuple[int, ...] = (1, 2, 4, 8)  # 10,000 candidates
     nodes: tuple[int, ...] = (7, 11, 17)  # 10,000 candidates, two devices
     json: bool = False  # one JSON object as the last line
@@ -47,7 +51,11 @@ class Row:
 
 
 def status_mib(field: str) -> float:
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+    line = next(
+        x
+        for x in Path("/proc/self/status").read_text().splitlines()
+        if x.startswith(field)
+    )
     return int(line.split()[1]) / 1024
 
 
@@ -59,10 +67,17 @@ def measure(row: Row) -> dict:
     chunk, _, target = choose(ExecutionConfig(), target, jax.default_backend())
     generator = standalone(target.weight_spec, target.nodes)
     phi = generator.init(jax.random.key(0))
-    batches = Batches(jax.random.normal(jax.random.key(1), (1, 16, *IMAGE)), jnp.zeros((1, 16), jnp.int32))
+    batches = Batches(
+        jax.random.normal(jax.random.key(1), (1, 16, *IMAGE)),
+        jnp.zeros((1, 16), jnp.int32),
+    )
     sample = jax.jit(jax.vmap(lambda key: space.sample(key, 1.0)))
-    archs = jax.device_get(sample(jax.random.split(jax.random.key(2), row.candidates)))
-    score = make_score(partial(score_one, target, generator), make_mesh(), chunk)
+    archs = jax.device_get(
+        sample(jax.random.split(jax.random.key(2), row.candidates))
+    )
+    score = make_score(
+        partial(score_one, target, generator), make_mesh(), chunk
+    )
     score((phi, batches), jax.tree.map(lambda x: x[:1000], archs))
 
     Path("/proc/self/clear_refs").write_text("5")
@@ -82,12 +97,23 @@ def measure(row: Row) -> dict:
 
 def main(args: Args) -> None:
     wanted = [Row(candidates=n) for n in args.candidates]
-    wanted += [Row(devices=n) for n in args.devices] + [Row(nodes=n) for n in args.nodes]
+    wanted += [Row(devices=n) for n in args.devices] + [
+        Row(nodes=n) for n in args.nodes
+    ]
     rows = []
     for row in dict.fromkeys(wanted):
         command = [sys.executable, __file__, json.dumps(asdict(row))]
-        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-        print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
+        rows.append(
+            json.loads(
+                subprocess.run(
+                    command, check=True, capture_output=True, text=True
+                ).stdout
+            )
+        )
+        print(
+            "  ".join(f"{name} {value}" for name, value in rows[-1].items()),
+            flush=True,
+        )
     if args.json:
         print(json.dumps({"rows": rows}))
 

@@ -16,11 +16,16 @@ from jaxhypernas.spaces.nasbench201 import EDGES
 
 def _conv(x, w, stride=1):
     pad = [(k // 2,) * 2 for k in w.shape[:2]]
-    return lax.conv_general_dilated(x, w, (stride, stride), pad, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(
+        x, w, (stride, stride), pad, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def _norm(x):
-    mean, var = x.mean((0, 1, 2), keepdims=True), x.var((0, 1, 2), keepdims=True)
+    mean, var = (
+        x.mean((0, 1, 2), keepdims=True),
+        x.var((0, 1, 2), keepdims=True),
+    )
     return (x - mean) * lax.rsqrt(var + 1e-5)
 
 
@@ -40,8 +45,12 @@ def _branches(w, edge):
     return (
         jnp.zeros_like,
         lambda x: x,
-        lambda x: _norm(_conv(jax.nn.relu(x), w["nor_conv_1x1"]["conv0"][edge])),
-        lambda x: _norm(_conv(jax.nn.relu(x), w["nor_conv_3x3"]["conv0"][edge])),
+        lambda x: _norm(
+            _conv(jax.nn.relu(x), w["nor_conv_1x1"]["conv0"][edge])
+        ),
+        lambda x: _norm(
+            _conv(jax.nn.relu(x), w["nor_conv_3x3"]["conv0"][edge])
+        ),
         _window_mean,
     )
 
@@ -56,7 +65,10 @@ def jax_network(theta, choice_6, x_BxHxWxC: jax.Array) -> jax.Array:
             y = _norm(_conv(jax.nn.relu(x), w["a"], 2))
             y = _norm(_conv(jax.nn.relu(y), w["b"]))
             B, H, W, C = x.shape
-            x = y + _conv(x.reshape(B, H // 2, 2, W // 2, 2, C).mean((2, 4)), w["skip"][None, None])
+            x = y + _conv(
+                x.reshape(B, H // 2, 2, W // 2, 2, C).mean((2, 4)),
+                w["skip"][None, None],
+            )
         for n in range(jax.tree.leaves(cells)[0].shape[0]):
             w = jax.tree.map(lambda v, n=n: v[n], cells)
             states = [x]
@@ -64,9 +76,15 @@ def jax_network(theta, choice_6, x_BxHxWxC: jax.Array) -> jax.Array:
                 state = jnp.zeros_like(x)
                 for edge, (end, start) in enumerate(EDGES):
                     if end == to and alone:
-                        state += _branches(w, edge)[choice_6[edge]](states[start])
+                        state += _branches(w, edge)[choice_6[edge]](
+                            states[start]
+                        )
                     elif end == to:
-                        state += lax.switch(choice_6[edge], _branches(w, edge), states[start])
+                        state += lax.switch(
+                            choice_6[edge], _branches(w, edge), states[start]
+                        )
                 states.append(state)
             x = states[3]
-    return jax.nn.relu(_norm(x)).mean((1, 2)) @ theta["head"] + theta["bias"][None]
+    return (
+        jax.nn.relu(_norm(x)).mean((1, 2)) @ theta["head"] + theta["bias"][None]
+    )

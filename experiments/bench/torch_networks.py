@@ -20,7 +20,9 @@ def _torch_norm(C):
 
 
 def _relu_conv_norm(w, stride=1):
-    return nn.Sequential(nn.ReLU(), _torch_conv(w, stride), _torch_norm(w.shape[3]))
+    return nn.Sequential(
+        nn.ReLU(), _torch_conv(w, stride), _torch_norm(w.shape[3])
+    )
 
 
 class _Cell(nn.Module):
@@ -32,7 +34,9 @@ class _Cell(nn.Module):
             if name == "skip_connect":
                 self.edges[str(edge)] = nn.Identity()
             elif name == "avg_pool_3x3":
-                self.edges[str(edge)] = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+                self.edges[str(edge)] = nn.AvgPool2d(
+                    3, 1, 1, count_include_pad=False
+                )
             elif name != "none":
                 self.edges[str(edge)] = _relu_conv_norm(w[name]["conv0"][edge])
 
@@ -51,8 +55,12 @@ class _Cell(nn.Module):
 class _Reduction(nn.Module):
     def __init__(self, w):
         super().__init__()
-        self.main = nn.Sequential(_relu_conv_norm(w["a"], 2), _relu_conv_norm(w["b"]))
-        self.skip = nn.Sequential(nn.AvgPool2d(2), _torch_conv(w["skip"][None, None]))
+        self.main = nn.Sequential(
+            _relu_conv_norm(w["a"], 2), _relu_conv_norm(w["b"])
+        )
+        self.skip = nn.Sequential(
+            nn.AvgPool2d(2), _torch_conv(w["skip"][None, None])
+        )
 
     def forward(self, x):
         return self.main(x) + self.skip(x)
@@ -63,13 +71,20 @@ class TorchNetwork(nn.Module):
 
     def __init__(self, theta, choice_6):
         super().__init__()
-        layers = [_torch_conv(theta["stem"]), _torch_norm(theta["stem"].shape[3])]
+        layers = [
+            _torch_conv(theta["stem"]),
+            _torch_norm(theta["stem"].shape[3]),
+        ]
         for s, cells in enumerate(theta["cells"]):
             if s > 0:
                 layers.append(_Reduction(theta["reduce"][s - 1]))
             for n in range(jax.tree.leaves(cells)[0].shape[0]):
-                layers.append(_Cell(jax.tree.map(lambda v, n=n: v[n], cells), choice_6))
-        self.features = nn.Sequential(*layers, _torch_norm(theta["head"].shape[0]), nn.ReLU())
+                layers.append(
+                    _Cell(jax.tree.map(lambda v, n=n: v[n], cells), choice_6)
+                )
+        self.features = nn.Sequential(
+            *layers, _torch_norm(theta["head"].shape[0]), nn.ReLU()
+        )
         self.head = nn.Linear(*theta["head"].shape)
         self.head.weight.data = torch.from_numpy(theta["head"].T.copy())
         self.head.bias.data = torch.from_numpy(theta["bias"].copy())

@@ -11,22 +11,39 @@ from pathlib import Path
 
 import tyro
 
-from jaxhypernas import conformance
-from jaxhypernas.cli import set_up
-from jaxhypernas.config import Config
-from jaxhypernas.data import DataConfig
+from jaxhypernas.cli.main import set_up
+from jaxhypernas.config.config import Config
+from jaxhypernas.data.dataset import DataConfig
+from jaxhypernas.programs.training import TrainConfig
 from jaxhypernas.run import Run
 from jaxhypernas.search import SearchConfig
-from jaxhypernas.spaces import SPACES, CellConfig, CellStructure, DagConfig, dag_space
+from jaxhypernas.spaces import (
+    SPACES,
+    CellConfig,
+    CellStructure,
+    DagConfig,
+    conformance,
+    dag_space,
+)
 from jaxhypernas.targets import TARGETS, cell_network
-from jaxhypernas.train import TrainConfig
 
-OPS = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3", "max_pool_3x3")  # names in targets.OPS, where you can add more
-STRUCTURE = CellStructure(OPS, inputs=1, write_N=(1, 2, 3), reads=2, ops_at_once=1, stack="residual")
+OPS = (
+    "skip_connect",
+    "nor_conv_1x1",
+    "nor_conv_3x3",
+    "max_pool_3x3",
+)  # names in targets.OPS, where you can add more
+STRUCTURE = CellStructure(
+    OPS, inputs=1, write_N=(1, 2, 3), reads=2, ops_at_once=1, stack="residual"
+)
 CHAIN = DagConfig("residual", STRUCTURE, block=1, loose=True)
 
-SPACES["residual"] = lambda config, image, classes: dag_space(CHAIN, config.cells, image, classes)
-TARGETS["residual"] = lambda config, image, classes: cell_network(STRUCTURE, config.cells, image, classes)
+SPACES["residual"] = lambda config, image, classes: dag_space(
+    CHAIN, config.cells, image, classes
+)
+TARGETS["residual"] = lambda config, image, classes: cell_network(
+    STRUCTURE, config.cells, image, classes
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +67,9 @@ def main(args: Args) -> None:
     conformance.check(run.space, run.target, run.dataset.image)
     run.train()
     for row in run.search().best(5).to_pylist():
-        print(f"loss {row['loss']:.3f}  accuracy {row['accuracy']:.3f}  {row['params']:6d} parameters  {row['arch']}")
+        print(
+            f"loss {row['loss']:.3f}  accuracy {row['accuracy']:.3f}  {row['params']:6d} parameters  {row['arch']}"
+        )
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ import numpy as np
 import tyro
 from etils.epath import Path
 
-from jaxhypernas import search, stats
-from jaxhypernas.cli import set_up
+from jaxhypernas import search
+from jaxhypernas.cli.main import set_up
+from jaxhypernas.numerics import stats
 from jaxhypernas.run import Run
 from jaxhypernas.types import UserError
 
@@ -41,8 +42,12 @@ def correlation_on_children(run, state, config, seed, number=100) -> float:
     size = len(jax.tree.leaves(children)[0])
     picked = np.random.default_rng(seed).permutation(size)[:number]
     children = jax.tree.map(lambda x: np.asarray(x)[picked], children)
-    surrogate = search.make_surrogate(config.surrogate, growth, max(size, config.beam))
-    rating_A = surrogate.predict(state.params, growth.tokens(children, state.level + 1))
+    surrogate = search.make_surrogate(
+        config.surrogate, growth, max(size, config.beam)
+    )
+    rating_A = surrogate.predict(
+        state.params, growth.tokens(children, state.level + 1)
+    )
     return stats.spearman(rating_A, -run.scores.loss(run.add(children)))
 
 
@@ -51,7 +56,12 @@ def main(args: Args) -> None:
     if (growth := run.space.growth) is None:
         raise UserError(f"workdir: cells of {run.space.name} do not grow")
     config = replace(
-        run.config.search, number=args.number, beam=args.beam, population=50, tournament=10, surrogate=args.surrogate
+        run.config.search,
+        number=args.number,
+        beam=args.beam,
+        population=50,
+        tournament=10,
+        surrogate=args.surrogate,
     )
     histories = {}
     for name in STRATEGIES:
@@ -60,23 +70,34 @@ def main(args: Args) -> None:
             state, losses, random = strategy.init(jax.random.key(seed)), [], []
             while (asked := strategy.ask(state)) is not None:
                 loss_A = run.scores.loss(run.add(asked))
-                state, losses = strategy.tell(state, asked, loss_A), [*losses, *loss_A]
+                state, losses = (
+                    strategy.tell(state, asked, loss_A),
+                    [*losses, *loss_A],
+                )
                 if name == "progressive" and state.level < growth.levels:
-                    random.append(correlation_on_children(run, state, config, seed))
+                    random.append(
+                        correlation_on_children(run, state, config, seed)
+                    )
             histories[name, seed] = losses
             if name == "progressive":
                 ranks = [
                     f"{c.trained:.2f}/{r:.2f}/{c.extrapolated:.2f}"
                     for c, r in zip(state.correlations, random, strict=False)
                 ]
-                print(f"{config.surrogate}, seed {seed}: rho fitted/random/chosen by level: {', '.join(ranks)}")
+                print(
+                    f"{config.surrogate}, seed {seed}: rho fitted/random/chosen by level: {', '.join(ranks)}"
+                )
     known = np.sort(run.scores.column("loss"))
     for share in (0.01, 0.001):
         wanted = known[int(share * len(known))]
         for (name, seed), losses in histories.items():
             hits = np.flatnonzero(np.array(losses) <= wanted)
-            told = f"after {hits[0] + 1}" if len(hits) else f"not in {len(losses)}"
-            print(f"best {share:.1%} of {len(known)} scored: {name}, seed {seed}: {told}")
+            told = (
+                f"after {hits[0] + 1}" if len(hits) else f"not in {len(losses)}"
+            )
+            print(
+                f"best {share:.1%} of {len(known)} scored: {name}, seed {seed}: {told}"
+            )
 
 
 if __name__ == "__main__":

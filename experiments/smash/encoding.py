@@ -13,11 +13,11 @@ import numpy as np
 import tyro
 from etils.epath import Path
 
-from jaxhypernas.cli import set_up
+from jaxhypernas.cli.main import set_up
 from jaxhypernas.generators import memory_bank_encoding, smash
+from jaxhypernas.numerics.stats import format_report, rank_report
+from jaxhypernas.programs.scoring import make_score, score_one
 from jaxhypernas.run import Run
-from jaxhypernas.score import make_score, score_one
-from jaxhypernas.stats import format_report, rank_report
 from jaxhypernas.types import UserError
 
 
@@ -28,9 +28,18 @@ class Args:
 
 def main(args: Args) -> None:
     run = Run(args.workdir)
-    rows = [row for row in run.retrained.read().to_pylist() if row["group"] == "sample"]
-    if (run.config.generator, run.config.space) != ("smash", "memory_bank") or len(rows) < 3:
-        raise UserError("workdir: needs a finished search with generator smash on space memory_bank")
+    rows = [
+        row
+        for row in run.retrained.read().to_pylist()
+        if row["group"] == "sample"
+    ]
+    if (run.config.generator, run.config.space) != (
+        "smash",
+        "memory_bank",
+    ) or len(rows) < 3:
+        raise UserError(
+            "workdir: needs a finished search with generator smash on space memory_bank"
+        )
     archs = run.parse([row["arch"] for row in rows])
     others = jax.tree.map(lambda x: np.roll(x, 1, axis=0), archs)
 
@@ -40,24 +49,45 @@ def main(args: Args) -> None:
         encode=lambda pair: own.encode(pair[1]),
         decode=lambda w, pair: own.decode(w, pair[0]),
     )
-    target = run.target._replace(apply=lambda theta, pair, x: run.target.apply(theta, pair[0], x))
+    target = run.target._replace(
+        apply=lambda theta, pair, x: run.target.apply(theta, pair[0], x)
+    )
     generator = smash(run.config.smash, encoding, run.target)
-    score = make_score(partial(score_one, target, generator), run.mesh, run.chunk)
+    score = make_score(
+        partial(score_one, target, generator), run.mesh, run.chunk
+    )
     batches = run.valid
     result = {
         "own encoding": score((run.phi, batches), (archs, archs)),
         "another's encoding": score((run.phi, batches), (archs, others)),
     }
     for name, scores in result.items():
-        print(f"{name}: loss {scores.loss.mean():.4f}, accuracy {scores.accuracy.mean():.4f}, {len(rows)} candidates")
+        print(
+            f"{name}: loss {scores.loss.mean():.4f}, accuracy {scores.accuracy.mean():.4f}, {len(rows)} candidates"
+        )
     difference = result["another's encoding"].loss - result["own encoding"].loss
     rng = np.random.default_rng(0)
-    drawn = [difference[rng.integers(0, len(rows), len(rows))].mean() for _ in range(10_000)]
+    drawn = [
+        difference[rng.integers(0, len(rows), len(rows))].mean()
+        for _ in range(10_000)
+    ]
     low, high = np.quantile(drawn, [0.025, 0.975])
     worse = np.mean(difference > 0)
-    print(f"difference in loss {difference.mean():.4f} [{low:.4f}, {high:.4f}], worse for {worse:.0%}")
+    print(
+        f"difference in loss {difference.mean():.4f} [{low:.4f}, {high:.4f}], worse for {worse:.0%}"
+    )
     truth = -np.array([row["test_loss"] for row in rows])
-    print(format_report(rank_report({name: -np.asarray(scores.loss) for name, scores in result.items()}, truth)))
+    print(
+        format_report(
+            rank_report(
+                {
+                    name: -np.asarray(scores.loss)
+                    for name, scores in result.items()
+                },
+                truth,
+            )
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,13 @@
 from typing import Any
 
 from jaxhypernas.generators.ghn import GhnConfig, ghn
-from jaxhypernas.generators.smash import SMALL, Encoding, HyperNet, SmashConfig, smash
+from jaxhypernas.generators.smash import (
+    SMALL,
+    Encoding,
+    HyperNet,
+    SmashConfig,
+    smash,
+)
 from jaxhypernas.generators.smash_graph import graph_encoding
 from jaxhypernas.generators.smash_memory_bank import memory_bank_encoding
 from jaxhypernas.generators.standalone import standalone
@@ -15,7 +21,11 @@ from jaxhypernas.types import Generator, Space, Target
 
 def _smash(config: Any, space: Space, target: Target) -> Generator:
     memory_banks = space.name == "memory_bank"
-    encoding = memory_bank_encoding(config.memory_bank) if memory_banks else graph_encoding(space, target)
+    encoding = (
+        memory_bank_encoding(config.memory_bank)
+        if memory_banks
+        else graph_encoding(space, target)
+    )
     return smash(config.smash, encoding, target)
 
 

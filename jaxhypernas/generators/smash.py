@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxhypernas import nn
 from jaxhypernas.generators.standalone import standalone
+from jaxhypernas.numerics import nn
 from jaxhypernas.types import Arch, Generator, Params, Target, UserError
 
 MOST, MOST_LAYERS = 1000, 100  # a typing error asks for more
@@ -35,7 +35,9 @@ class SmashConfig:
     def __post_init__(self):
         for name in ("stem", "growth"):
             if not 1 <= getattr(self, name) <= MOST:
-                raise UserError(f"smash.{name}: {getattr(self, name)} must be at least 1 and at most {MOST}")
+                raise UserError(
+                    f"smash.{name}: {getattr(self, name)} must be at least 1 and at most {MOST}"
+                )
         if min(self.layers, default=0) < 1 or sum(self.layers) > MOST_LAYERS:
             raise UserError(
                 f"smash.layers: {self.layers} must be numbers of at least 1, together at most {MOST_LAYERS}"
@@ -52,22 +54,35 @@ class Encoding(NamedTuple):
     weights: int  # per place of the grid
     generated: tuple[str, ...]  # names of theta's entries that decode gives
     encode: Callable[[Arch], jax.Array]  # arch -> c_GxSxC of -1 and +1
-    decode: Callable[[jax.Array, Arch], Params]  # (w_GxSxW, arch) -> the generated part of theta, a dict
+    decode: Callable[
+        [jax.Array, Arch], Params
+    ]  # (w_GxSxW, arch) -> the generated part of theta, a dict
 
 
 class HyperNet(nnx.Module):
     """Fully convolutional DenseNet: no biases or BatchNorm, each kernel divided by its norm, leaky ReLU (0.02)."""
 
-    def __init__(self, channels: int, outputs: int, config: SmashConfig, rngs: nnx.Rngs):
+    def __init__(
+        self, channels: int, outputs: int, config: SmashConfig, rngs: nnx.Rngs
+    ):
         def kernel(size, inputs, outputs):
             init = nnx.initializers.orthogonal()
-            return nnx.Param(init(rngs.params(), (size, size, inputs, outputs), jnp.float32))
+            return nnx.Param(
+                init(rngs.params(), (size, size, inputs, outputs), jnp.float32)
+            )
 
         self.stem = kernel(3, channels, config.stem)
         channels += config.stem
         blocks, halvings = [], []
         for i, layers in enumerate(config.layers):
-            blocks.append(nnx.List([kernel(3, channels + j * config.growth, config.growth) for j in range(layers)]))
+            blocks.append(
+                nnx.List(
+                    [
+                        kernel(3, channels + j * config.growth, config.growth)
+                        for j in range(layers)
+                    ]
+                )
+            )
             channels += layers * config.growth
             if i < len(config.layers) - 1:
                 halvings.append(kernel(3, channels, channels // 2))
@@ -81,7 +96,9 @@ class HyperNet(nnx.Module):
         x = jnp.concatenate([x, _normalised_conv(x, self.stem[...])], -1)
         for i, block in enumerate(self.blocks):
             for kernel in block:
-                x = jnp.concatenate([x, _normalised_conv(_leaky(x), kernel[...])], -1)
+                x = jnp.concatenate(
+                    [x, _normalised_conv(_leaky(x), kernel[...])], -1
+                )
             if i < len(self.halvings):
                 x = _normalised_conv(_leaky(x), self.halvings[i][...])
         return _normalised_conv(_leaky(x), self.head[...])[0]
@@ -103,28 +120,52 @@ def smash(config: SmashConfig, encoding: Encoding, target: Target) -> Generator:
     """
 
     def module(key):
-        return HyperNet(encoding.channels, encoding.weights, config, nnx.Rngs(params=key))
+        return HyperNet(
+            encoding.channels, encoding.weights, config, nnx.Rngs(params=key)
+        )
 
     abstract = nnx.eval_shape(lambda: module(jax.random.key(0)))
-    graphdef, treedef = nnx.graphdef(abstract), jax.tree.structure(nnx.state(abstract))
-    names = [name for name in target.weight_spec if name not in encoding.generated]
+    graphdef, treedef = (
+        nnx.graphdef(abstract),
+        jax.tree.structure(nnx.state(abstract)),
+    )
+    names = [
+        name for name in target.weight_spec if name not in encoding.generated
+    ]
     nodes = {name: target.nodes[name] for name in names}
-    shared = standalone({name: jax.tree.map(_one, target.weight_spec[name], nodes[name]) for name in names}, nodes)
+    shared = standalone(
+        {
+            name: jax.tree.map(_one, target.weight_spec[name], nodes[name])
+            for name in names
+        },
+        nodes,
+    )
 
     def init(key):
         hyper_key, shared_key = jax.random.split(key)
-        return {"hyper": jax.tree.leaves(nnx.state(module(hyper_key))), "shared": shared.init(shared_key)}
+        return {
+            "hyper": jax.tree.leaves(nnx.state(module(hyper_key))),
+            "shared": shared.init(shared_key),
+        }
 
     def generate(phi, arch):
         hyper = nnx.merge(graphdef, jax.tree.unflatten(treedef, phi["hyper"]))
-        return {**phi["shared"], **encoding.decode(hyper(encoding.encode(arch)), arch)}
+        return {
+            **phi["shared"],
+            **encoding.decode(hyper(encoding.encode(arch)), arch),
+        }
 
     def decay(phi):
-        return {"hyper": jax.tree.map(lambda w: False, phi["hyper"]), "shared": shared.decay(phi["shared"])}
+        return {
+            "hyper": jax.tree.map(lambda w: False, phi["hyper"]),
+            "shared": shared.decay(phi["shared"]),
+        }
 
     return Generator(init, generate, decay)
 
 
 def _one(leaf: jax.ShapeDtypeStruct, ids) -> jax.ShapeDtypeStruct:
     """One kernel for all nodes."""
-    return jax.ShapeDtypeStruct((1,) * ids.ndim + leaf.shape[ids.ndim :], leaf.dtype)
+    return jax.ShapeDtypeStruct(
+        (1,) * ids.ndim + leaf.shape[ids.ndim :], leaf.dtype
+    )

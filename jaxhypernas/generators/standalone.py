@@ -19,12 +19,20 @@ def standalone(weight_spec: WeightSpec, nodes) -> Generator:
         leaves, treedef = jax.tree.flatten(weight_spec)
         keys = jax.random.split(key, len(leaves))
         per_leaf = zip(keys, leaves, jax.tree.leaves(nodes), strict=True)
-        return treedef.unflatten([_initial(k, leaf, ids.ndim) for k, leaf, ids in per_leaf])
+        return treedef.unflatten(
+            [_initial(k, leaf, ids.ndim) for k, leaf, ids in per_leaf]
+        )
 
-    return Generator(init, lambda phi, arch: phi, lambda phi: jax.tree.map(lambda w: w.ndim > 1, phi))
+    return Generator(
+        init,
+        lambda phi, arch: phi,
+        lambda phi: jax.tree.map(lambda w: w.ndim > 1, phi),
+    )
 
 
 def _initial(key, leaf, leading):
     if leaf.ndim == 1:
         return jnp.zeros(leaf.shape, leaf.dtype)
-    return jax.random.normal(key, leaf.shape, leaf.dtype) * math.sqrt(2 / math.prod(leaf.shape[leading:-1]))
+    return jax.random.normal(key, leaf.shape, leaf.dtype) * math.sqrt(
+        2 / math.prod(leaf.shape[leading:-1])
+    )

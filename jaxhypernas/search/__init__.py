@@ -13,7 +13,11 @@ from jaxhypernas.search.nsga2 import nsga2
 from jaxhypernas.search.progressive import progressive
 from jaxhypernas.search.random import random
 from jaxhypernas.search.smash import smash
-from jaxhypernas.search.surrogate import Correlation, correlation, make_surrogate
+from jaxhypernas.search.surrogate import (
+    Correlation,
+    correlation,
+    make_surrogate,
+)
 from jaxhypernas.types import Arch, Space, Strategy, UserError
 
 
@@ -21,7 +25,9 @@ from jaxhypernas.types import Arch, Space, Strategy, UserError
 class SearchConfig:
     """How many candidates are scored, and which; defaults are published ones."""
 
-    number: int = 500  # random samples; with evolution and nsga2, all candidates
+    number: int = (
+        500  # random samples; with evolution and nsga2, all candidates
+    )
     perturbed: int = 100  # perturbations of the best of them (smash)
     greedy: int = 100  # greedy steps from there (smash)
     max_params: int = 0  # no candidate has more parameters; 0: no limit
@@ -29,17 +35,28 @@ class SearchConfig:
     population: int = 100  # candidates alive (evolution, nsga2)
     tournament: int = 25  # candidates drawn to choose a parent (evolution)
     children: int = 1  # made and scored together (evolution): more keep all devices busy, 1 is the published algorithm
-    objective: Literal["params", "flops"] = "params"  # weighed against the loss (nsga2)
-    beam: int = 256  # candidates scored of each level after the first (progressive)
+    objective: Literal["params", "flops"] = (
+        "params"  # weighed against the loss (nsga2)
+    )
+    beam: int = (
+        256  # candidates scored of each level after the first (progressive)
+    )
     surrogate: Literal["mlp", "lstm"] = "mlp"  # chooses them (progressive)
 
     def __post_init__(self):
         for name, kind in get_type_hints(type(self)).items():
-            value, least = getattr(self, name), 0 if name in ("greedy", "max_params", "max_flops") else 1
+            value, least = (
+                getattr(self, name),
+                0 if name in ("greedy", "max_params", "max_flops") else 1,
+            )
             if kind is int and value < least:
-                raise UserError(f"search.{name}: {value} must be at least {least}")
+                raise UserError(
+                    f"search.{name}: {value} must be at least {least}"
+                )
             if kind is not int and value not in get_args(kind):
-                raise UserError(f"search.{name}: {value!r} is not one of {', '.join(get_args(kind))}")
+                raise UserError(
+                    f"search.{name}: {value!r} is not one of {', '.join(get_args(kind))}"
+                )
 
 
 def _budget(config: SearchConfig) -> Budget:
@@ -51,15 +68,30 @@ def _random(space: Space, config: SearchConfig) -> Strategy:
 
 
 def _smash(space: Space, config: SearchConfig) -> Strategy:
-    return smash(space, config.number, config.perturbed, config.greedy, _budget(config))
+    return smash(
+        space, config.number, config.perturbed, config.greedy, _budget(config)
+    )
 
 
 def _evolution(space: Space, config: SearchConfig) -> Strategy:
-    return evolution(space, config.number, config.population, config.tournament, config.children, _budget(config))
+    return evolution(
+        space,
+        config.number,
+        config.population,
+        config.tournament,
+        config.children,
+        _budget(config),
+    )
 
 
 def _nsga2(space: Space, config: SearchConfig) -> Strategy:
-    return nsga2(space, config.number, config.population, config.objective, _budget(config))
+    return nsga2(
+        space,
+        config.number,
+        config.population,
+        config.objective,
+        _budget(config),
+    )
 
 
 def _progressive(space: Space, config: SearchConfig) -> Strategy:
@@ -75,7 +107,9 @@ STRATEGIES = {
 }
 
 
-def run(strategy: Strategy, key: jax.Array, evaluate: Callable[[Arch], np.ndarray]) -> Any:
+def run(
+    strategy: Strategy, key: jax.Array, evaluate: Callable[[Arch], np.ndarray]
+) -> Any:
     """Ask, evaluate (population -> loss_A) and tell until the strategy is done; its last state.
 
     A loss that is NaN or infinite is told as infinite: the worst.
@@ -83,7 +117,9 @@ def run(strategy: Strategy, key: jax.Array, evaluate: Callable[[Arch], np.ndarra
     state = strategy.init(key)
     while (population := strategy.ask(state)) is not None:
         loss_A = np.asarray(evaluate(population), np.float64)
-        state = strategy.tell(state, population, np.where(np.isfinite(loss_A), loss_A, np.inf))
+        state = strategy.tell(
+            state, population, np.where(np.isfinite(loss_A), loss_A, np.inf)
+        )
     return state
 
 

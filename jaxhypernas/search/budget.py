@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhypernas.search.population import BATCH, concatenate, rows, size
+from jaxhypernas.archs.population import BATCH, concatenate, rows, size
 from jaxhypernas.types import Arch, Space, UserError
 
-SAMPLE_TRIES = 128  # batches of samples in a row of which none fits, before giving up
+SAMPLE_TRIES = (
+    128  # batches of samples in a row of which none fits, before giving up
+)
 MUTATE_TRIES = 16  # batches of mutations of the same parents
 
 
@@ -29,8 +31,12 @@ class Draw(NamedTuple):
 
     fits: Callable[[Arch], np.ndarray]  # population -> bool_A
     sample: Callable[[jax.Array, int], Arch]  # (key, number) -> population
-    stream: Callable[[jax.Array, int], Iterator[Arch]]  # the same in pieces: the first ones are the same for any number
-    mutate: Callable[[jax.Array, Arch], Arch]  # (key, parents within the budget) -> a child of each
+    stream: Callable[
+        [jax.Array, int], Iterator[Arch]
+    ]  # the same in pieces: the first ones are the same for any number
+    mutate: Callable[
+        [jax.Array, Arch], Arch
+    ]  # (key, parents within the budget) -> a child of each
 
 
 def within(space: Space, budget: Budget) -> Draw:
@@ -43,11 +49,15 @@ def within(space: Space, budget: Budget) -> Draw:
 
     @jax.jit
     def samples(key, start):
-        return jax.vmap(lambda i: space.sample(jax.random.fold_in(key, start + i), 1.0))(jnp.arange(BATCH))
+        return jax.vmap(
+            lambda i: space.sample(jax.random.fold_in(key, start + i), 1.0)
+        )(jnp.arange(BATCH))
 
     @jax.jit
     def mutations(key, start, parents):
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, start + i))(jnp.arange(BATCH))
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, start + i))(
+            jnp.arange(BATCH)
+        )
         return jax.vmap(space.mutate)(keys, parents)
 
     def fits(population: Arch) -> np.ndarray:
@@ -74,11 +84,19 @@ def within(space: Space, budget: Budget) -> Draw:
         for first in range(0, size(parents), BATCH):
             pending = np.arange(first, min(first + BATCH, size(parents)))
             for _ in range(MUTATE_TRIES):
-                lane_A = np.resize(pending, BATCH)  # every lane works: parents take turns
-                drawn = jax.tree.map(np.asarray, mutations(key, start, rows(parents, lane_A)))
+                lane_A = np.resize(
+                    pending, BATCH
+                )  # every lane works: parents take turns
+                drawn = jax.tree.map(
+                    np.asarray, mutations(key, start, rows(parents, lane_A))
+                )
                 good = np.flatnonzero(fits(drawn))
                 done, which = np.unique(lane_A[good], return_index=True)
-                for child, new in zip(jax.tree.leaves(children), jax.tree.leaves(drawn), strict=True):
+                for child, new in zip(
+                    jax.tree.leaves(children),
+                    jax.tree.leaves(drawn),
+                    strict=True,
+                ):
                     child[done] = new[good[which]]
                 start, pending = start + BATCH, np.setdiff1d(pending, done)
                 if not len(pending):
@@ -91,20 +109,35 @@ def within(space: Space, budget: Budget) -> Draw:
 def excess(space: Space, budget: Budget, population: Arch) -> np.ndarray:
     """By how much each candidate's parameters and FLOPs exceed the budget, int64 A x 2; 0 where there is no limit."""
     cost = space.cost(population)
-    limits_and_counts = ((budget.params, cost.params), (budget.flops, cost.flops))
-    return np.stack([count_A - limit if limit else np.zeros_like(count_A) for limit, count_A in limits_and_counts], -1)
+    limits_and_counts = (
+        (budget.params, cost.params),
+        (budget.flops, cost.flops),
+    )
+    return np.stack(
+        [
+            count_A - limit if limit else np.zeros_like(count_A)
+            for limit, count_A in limits_and_counts
+        ],
+        -1,
+    )
 
 
 def nothing_fits(space: Space, budget: Budget, population: Arch) -> UserError:
     """What to tell the user when no candidate of a population fits."""
     least_2 = excess(space, budget, population).min(0)
     set_2 = np.array(budget) > 0
-    guilty_2 = least_2 > 0 if (least_2 > 0).any() else set_2  # none alone, but the two together
+    guilty_2 = (
+        least_2 > 0 if (least_2 > 0).any() else set_2
+    )  # none alone, but the two together
     told = [
         f"{name}: {limit} is {'too few' if least > 0 else 'met, but not with the other limit'}: the smallest of "
         f"{size(population)} architectures has {limit + least}"
         for name, limit, least, guilty in zip(
-            ("search.max_params", "search.max_flops"), budget, least_2, guilty_2, strict=True
+            ("search.max_params", "search.max_flops"),
+            budget,
+            least_2,
+            guilty_2,
+            strict=True,
         )
         if guilty
     ]

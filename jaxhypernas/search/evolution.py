@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxhypernas.archs.population import concatenate, rows
 from jaxhypernas.search.budget import Budget, within
-from jaxhypernas.search.population import concatenate, rows
 from jaxhypernas.types import Arch, Space, Strategy, UserError
 
 
@@ -22,13 +22,22 @@ class _State(NamedTuple):
     loss_A: np.ndarray
 
 
-def evolution(space: Space, number: int, population: int, tournament: int, children: int, budget: Budget) -> Strategy:
+def evolution(
+    space: Space,
+    number: int,
+    population: int,
+    tournament: int,
+    children: int,
+    budget: Budget,
+) -> Strategy:
     """``number`` candidates in all, the first ``population`` of them samples (published: 100 alive, tournaments of 25).
 
     A tournament draws with replacement; its best is mutated. Of equals the first drawn wins.
     """
     if population > number:
-        raise UserError(f"search.population: {population} must be at most search.number, {number}")
+        raise UserError(
+            f"search.population: {population} must be at most search.number, {number}"
+        )
     draw = within(space, budget)
 
     def ask(state: _State) -> Arch | None:
@@ -36,16 +45,28 @@ def evolution(space: Space, number: int, population: int, tournament: int, child
             return draw.sample(state.key, population)
         if state.asked == number:
             return None
-        pick_key, mutate_key = jax.random.split(jax.random.fold_in(state.key, state.asked))
-        drawn_AxT = np.asarray(jax.random.randint(pick_key, (children, tournament), 0, population))
+        pick_key, mutate_key = jax.random.split(
+            jax.random.fold_in(state.key, state.asked)
+        )
+        drawn_AxT = np.asarray(
+            jax.random.randint(pick_key, (children, tournament), 0, population)
+        )
         best_A = state.loss_A[drawn_AxT].argmin(1)
-        parent_A = np.take_along_axis(drawn_AxT, best_A[:, None], 1)[: number - state.asked, 0]
+        parent_A = np.take_along_axis(drawn_AxT, best_A[:, None], 1)[
+            : number - state.asked, 0
+        ]
         return draw.mutate(mutate_key, rows(state.population, parent_A))
 
     def tell(state: _State, asked: Arch, loss_A: np.ndarray) -> _State:
         done = state.asked + len(loss_A)
         if state.asked:
-            asked, loss_A = concatenate((state.population, state.loss_A), (asked, loss_A))
-        return _State(state.key, done, *rows((asked, loss_A), slice(-population, None)))
+            asked, loss_A = concatenate(
+                (state.population, state.loss_A), (asked, loss_A)
+            )
+        return _State(
+            state.key, done, *rows((asked, loss_A), slice(-population, None))
+        )
 
-    return Strategy(number, lambda key: _State(key, 0, None, np.zeros(0)), ask, tell)
+    return Strategy(
+        number, lambda key: _State(key, 0, None, np.zeros(0)), ask, tell
+    )

@@ -12,9 +12,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from jaxhypernas.archs.population import make_unique, rows, size
 from jaxhypernas.search.budget import Budget, nothing_fits, within
-from jaxhypernas.search.population import make_unique, rows, size
-from jaxhypernas.search.surrogate import Correlation, correlation, make_surrogate
+from jaxhypernas.search.surrogate import (
+    Correlation,
+    correlation,
+    make_surrogate,
+)
 from jaxhypernas.types import Arch, Params, Space, Strategy, UserError
 
 
@@ -29,7 +33,9 @@ class ProgressiveState(NamedTuple):
     correlations: tuple[Correlation, ...]
 
 
-def progressive(space: Space, beam: int, kind: Literal["mlp", "lstm"], budget: Budget) -> Strategy:
+def progressive(
+    space: Space, beam: int, kind: Literal["mlp", "lstm"], budget: Budget
+) -> Strategy:
     """PNAS's search with a beam of ``beam`` architectures (published: 256) and an MLP or LSTM as surrogate.
 
     Correlations extrapolated to a level are those within the beam, which the surrogate itself chose: a narrower range
@@ -40,13 +46,21 @@ def progressive(space: Space, beam: int, kind: Literal["mlp", "lstm"], budget: B
     """
     growth = space.growth
     if growth is None:
-        raise UserError(f"strategy: progressive needs a space whose architectures grow; {space.name}'s do not")
+        raise UserError(
+            f"strategy: progressive needs a space whose architectures grow; {space.name}'s do not"
+        )
     first = size(growth.children(None, 1))
-    draw, unique, surrogate = within(space, budget), make_unique(space), make_surrogate(kind, growth, max(first, beam))
+    draw, unique, surrogate = (
+        within(space, budget),
+        make_unique(space),
+        make_surrogate(kind, growth, max(first, beam)),
+    )
 
     def init(key: jax.Array) -> ProgressiveState:
         init_key, fit_key = jax.random.split(key)
-        return ProgressiveState(fit_key, 0, None, np.zeros(0), surrogate.init(init_key), ())
+        return ProgressiveState(
+            fit_key, 0, None, np.zeros(0), surrogate.init(init_key), ()
+        )
 
     def ask(state: ProgressiveState) -> Arch | None:
         if state.level == growth.levels:
@@ -62,17 +76,31 @@ def progressive(space: Space, beam: int, kind: Literal["mlp", "lstm"], budget: B
         children = rows(children, unique(children))
         if level == 1:
             return children
-        rating_A = surrogate.predict(state.params, growth.tokens(children, level))
+        rating_A = surrogate.predict(
+            state.params, growth.tokens(children, level)
+        )
         return rows(children, np.argsort(-rating_A, kind="stable")[:beam])
 
-    def tell(state: ProgressiveState, asked: Arch, loss_A: np.ndarray) -> ProgressiveState:
+    def tell(
+        state: ProgressiveState, asked: Arch, loss_A: np.ndarray
+    ) -> ProgressiveState:
         level, known = state.level + 1, state.correlations
         if known:
             told = (state.beam, state.loss_A), (asked, loss_A)
-            known = (*known[:-1], correlation(surrogate, state.params, growth, state.level, *told))
+            known = (
+                *known[:-1],
+                correlation(
+                    surrogate, state.params, growth, state.level, *told
+                ),
+            )
         key = jax.random.fold_in(state.key, level)
-        params = surrogate.fit(state.params, key, growth.tokens(asked, level), loss_A)
-        known = (*known, correlation(surrogate, params, growth, level, (asked, loss_A)))
+        params = surrogate.fit(
+            state.params, key, growth.tokens(asked, level), loss_A
+        )
+        known = (
+            *known,
+            correlation(surrogate, params, growth, level, (asked, loss_A)),
+        )
         return ProgressiveState(state.key, level, asked, loss_A, params, known)
 
     return Strategy(first + beam * (growth.levels - 1), init, ask, tell)

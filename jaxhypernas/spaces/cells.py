@@ -23,7 +23,12 @@ import numpy as np
 from jaxhypernas.types import Array, Cost, Graph, UserError
 
 STAGES = 3
-MOST = {"channels": 10_000, "cells": 1000, "nodes": 1000, "train_nodes": 1000}  # a typing error asks for more
+MOST = {
+    "channels": 10_000,
+    "cells": 1000,
+    "nodes": 1000,
+    "train_nodes": 1000,
+}  # a typing error asks for more
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,16 @@ class CellConfig:
     channels: int = 16  # C: of the first stage
     cells: int = 5  # N: per stage; in projected stacks a later stage's first is the reduction cell
     nodes: int = 7  # of a cell, where the space leaves it open (ghn)
-    train_nodes: int = 0  # ... and of those that the generator is trained on; 0: as many
+    train_nodes: int = (
+        0  # ... and of those that the generator is trained on; 0: as many
+    )
 
     def __post_init__(self):
         for name, value in vars(self).items():
             if not (name != "train_nodes") <= value <= MOST[name]:
-                raise UserError(f"cells.{name}: {value} must be at least 1 and at most {MOST[name]}")
+                raise UserError(
+                    f"cells.{name}: {value} must be at least 1 and at most {MOST[name]}"
+                )
 
 
 class CellArch(NamedTuple):
@@ -61,7 +70,9 @@ class CellStructure(NamedTuple):
     # residual (NAS-Bench-201): output states are added; between stages a residual block halves the resolution.
     # projected (NASNet): all written states are concatenated; a 1x1 brings each input of a cell to C channels; the
     # first cell of a later stage takes inputs that are pooled to its resolution.
-    wiring_N: tuple[int, ...] | None = None  # where all cells are wired alike, from one input to the last state: the
+    wiring_N: tuple[int, ...] | None = (
+        None  # where all cells are wired alike, from one input to the last state: the
+    )
     # state that each node reads
 
     @property
@@ -81,14 +92,22 @@ class CellStructure(NamedTuple):
 
 
 def _conv(kernel_h: int, kernel_w: int) -> Callable[[int], tuple[int, int]]:
-    return lambda C: (kernel_h * kernel_w * C * C + 2 * C, kernel_h * kernel_w * C * C)
+    return lambda C: (
+        kernel_h * kernel_w * C * C + 2 * C,
+        kernel_h * kernel_w * C * C,
+    )
 
 
 def _separable(kernel: int, times: int) -> Callable[[int], tuple[int, int]]:
-    return lambda C: (times * (kernel**2 * C + C * C + 2 * C), times * (kernel**2 * C + C * C))
+    return lambda C: (
+        times * (kernel**2 * C + C * C + 2 * C),
+        times * (kernel**2 * C + C * C),
+    )
 
 
-OP_COSTS: dict[str, Callable[[int], tuple[int, int]]] = {  # C -> parameters, multiply-adds per position
+OP_COSTS: dict[
+    str, Callable[[int], tuple[int, int]]
+] = {  # C -> parameters, multiply-adds per position
     "skip_connect": lambda C: (0, 0),
     "nor_conv_1x1": _conv(1, 1),
     "nor_conv_3x3": _conv(3, 3),
@@ -106,7 +125,9 @@ OP_COSTS: dict[str, Callable[[int], tuple[int, int]]] = {  # C -> parameters, mu
 def check_image(image: tuple[int, int, int]) -> None:
     """Raise UserError if images (H, W, C) cannot be halved twice."""
     if image[0] % 4 or image[1] % 4 or min(image[:2]) < 4:
-        raise UserError(f"space: images of {image[0]}x{image[1]}: height and width must be multiples of 4")
+        raise UserError(
+            f"space: images of {image[0]}x{image[1]}: height and width must be multiples of 4"
+        )
 
 
 def graph(structure: CellStructure, arch: CellArch) -> Graph:
@@ -117,16 +138,33 @@ def graph(structure: CellStructure, arch: CellArch) -> Graph:
     made_SxV[np.arange(I), np.arange(I)] = 1
     made_SxV[write, I + np.arange(N)] = 1
     active_N = jnp.asarray(arch.op_NxO).max(1)
-    exists_V = jnp.concatenate([jnp.ones(I, jnp.int32), active_N, jnp.zeros(1, jnp.int32)])
+    exists_V = jnp.concatenate(
+        [jnp.ones(I, jnp.int32), active_N, jnp.zeros(1, jnp.int32)]
+    )
     made_SxV = jnp.asarray(made_SxV) * exists_V[None]
-    readers_QxS = jnp.concatenate([arch.read_NxS * active_N[:, None], jnp.asarray(arch.out_S)[None]])
-    edge_VxV = jnp.zeros((V, V), jnp.int32).at[I:].set((readers_QxS @ made_SxV > 0).astype(jnp.int32))
+    readers_QxS = jnp.concatenate(
+        [arch.read_NxS * active_N[:, None], jnp.asarray(arch.out_S)[None]]
+    )
+    edge_VxV = (
+        jnp.zeros((V, V), jnp.int32)
+        .at[I:]
+        .set((readers_QxS @ made_SxV > 0).astype(jnp.int32))
+    )
     op_VxO = jnp.zeros((V, 2 + len(structure.ops)), jnp.int32)
-    op_VxO = op_VxO.at[:I, 0].set(1).at[V - 1, 1].set(1).at[I : I + N, 2:].set(arch.op_NxO)
+    op_VxO = (
+        op_VxO.at[:I, 0]
+        .set(1)
+        .at[V - 1, 1]
+        .set(1)
+        .at[I : I + N, 2:]
+        .set(arch.op_NxO)
+    )
     return Graph(op_VxO, edge_VxV, jnp.ones(V, jnp.int32))
 
 
-def live(structure: CellStructure, arch: CellArch) -> tuple[np.ndarray, np.ndarray]:
+def live(
+    structure: CellStructure, arch: CellArch
+) -> tuple[np.ndarray, np.ndarray]:
     """Which nodes lie on a path from an input to the output, and which inputs (bool, [..., N] and [..., I]).
 
     Inputs of a cell are live in the sense that some live node, or the output, reads them.
@@ -137,7 +175,9 @@ def live(structure: CellStructure, arch: CellArch) -> tuple[np.ndarray, np.ndarr
     reached[..., : structure.inputs] = True
     from_input = np.zeros(active.shape, bool)
     for n, state in enumerate(structure.write_N):
-        from_input[..., n] = active[..., n] & (read[..., n, :] & reached).any(-1)
+        from_input[..., n] = active[..., n] & (read[..., n, :] & reached).any(
+            -1
+        )
         reached[..., state] |= from_input[..., n]
     needed, to_output = out.copy(), np.zeros(active.shape, bool)
     for n, state in reversed(list(enumerate(structure.write_N))):
@@ -156,7 +196,11 @@ def keep_paths(key, paths_NxK, rate):
 
 
 def cost(
-    structure: CellStructure, config: CellConfig, image: tuple[int, int, int], classes: int, arch: CellArch
+    structure: CellStructure,
+    config: CellConfig,
+    image: tuple[int, int, int],
+    classes: int,
+    arch: CellArch,
 ) -> Cost:
     """Exact counts of one architecture, or of a population (any leading axes)."""
     op_NxO = np.asarray(arch.op_NxO, np.int64)
@@ -170,20 +214,43 @@ def cost(
 
 def _count(structure, config, image, classes, uses_O, used_I):
     """Parameters and multiply-adds of a network whose cells apply each op so often and project these inputs."""
-    width = structure.written if structure.stack == "projected" else 1  # output channels of a cell, in C
+    width = (
+        structure.written if structure.stack == "projected" else 1
+    )  # output channels of a cell, in C
     area, C = image[0] * image[1], config.channels
-    flops = np.full(uses_O.shape[:-1], image[2] * 9 * width * C * area, np.int64)
+    flops = np.full(
+        uses_O.shape[:-1], image[2] * 9 * width * C * area, np.int64
+    )
     params = flops // area + 2 * width * C
     for s in range(STAGES):
         C, area = config.channels * 2**s, image[0] * image[1] // 4**s
-        ops_2 = uses_O @ np.array([OP_COSTS[name](C) for name in structure.ops], np.int64)
-        params, flops = params + config.cells * ops_2[..., 0], flops + config.cells * ops_2[..., 1] * area
+        ops_2 = uses_O @ np.array(
+            [OP_COSTS[name](C) for name in structure.ops], np.int64
+        )
+        params, flops = (
+            params + config.cells * ops_2[..., 0],
+            flops + config.cells * ops_2[..., 1] * area,
+        )
         if structure.stack == "residual" and s > 0:
             block = 9 * (C // 2) * C + 9 * C * C + C // 2 * C
             params, flops = params + block + 4 * C, flops + block * area
         if structure.stack == "projected":
-            for cell, back in itertools.product(range(config.cells), range(structure.inputs)):
-                source = s * config.cells + cell - 1 - back  # the cell that made this input; below 0 the stem
-                rows = width * config.channels * 2 ** max(source // config.cells, 0) * used_I[..., back]
-                params, flops = params + (rows + 2 * used_I[..., back]) * C, flops + rows * C * area
-    return params + 2 * width * C + (width * C + 1) * classes, flops + width * C * classes
+            for cell, back in itertools.product(
+                range(config.cells), range(structure.inputs)
+            ):
+                source = (
+                    s * config.cells + cell - 1 - back
+                )  # the cell that made this input; below 0 the stem
+                rows = (
+                    width
+                    * config.channels
+                    * 2 ** max(source // config.cells, 0)
+                    * used_I[..., back]
+                )
+                params, flops = (
+                    params + (rows + 2 * used_I[..., back]) * C,
+                    flops + rows * C * area,
+                )
+    return params + 2 * width * C + (
+        width * C + 1
+    ) * classes, flops + width * C * classes

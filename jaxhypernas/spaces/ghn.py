@@ -25,12 +25,25 @@ OPS = (
 
 def dag(nodes: int) -> DagConfig:
     """Cells of so many nodes."""
-    structure = CellStructure(OPS, 1, write_N=tuple(range(1, nodes + 1)), reads=2, ops_at_once=1, stack="residual")
+    structure = CellStructure(
+        OPS,
+        1,
+        write_N=tuple(range(1, nodes + 1)),
+        reads=2,
+        ops_at_once=1,
+        stack="residual",
+    )
     return DagConfig("ghn", structure, block=1, loose=True)
 
 
 def ghn(
-    image: tuple[int, int, int] = (32, 32, 3), classes: int = 10, channels: int = 32, cells: int = 6, nodes: int = 7
+    image: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    channels: int = 32,
+    cells: int = 6,
+    nodes: int = 7,
 ) -> Space:
     """The space for images (H, W, C); three stages of 6 cells make the published 18."""
-    return dag_space(dag(nodes), CellConfig(channels, cells, nodes), image, classes)
+    return dag_space(
+        dag(nodes), CellConfig(channels, cells, nodes), image, classes
+    )

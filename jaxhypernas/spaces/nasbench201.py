@@ -8,12 +8,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhypernas.spaces.cells import CellArch, CellConfig, CellStructure, check_image, cost, graph, keep_paths
+from jaxhypernas.spaces.cells import (
+    CellArch,
+    CellConfig,
+    CellStructure,
+    check_image,
+    cost,
+    graph,
+    keep_paths,
+)
 from jaxhypernas.types import Enumeration, Growth, Space, UserError
 
 NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))  # (to, from), in the order of the strings
-PLACES = 5 ** np.arange(5, -1, -1, dtype=np.int32)  # of an op in a cell's number
+EDGES = (
+    (1, 0),
+    (2, 0),
+    (2, 1),
+    (3, 0),
+    (3, 1),
+    (3, 2),
+)  # (to, from), in the order of the strings
+PLACES = 5 ** np.arange(
+    5, -1, -1, dtype=np.int32
+)  # of an op in a cell's number
 STRUCTURE = CellStructure(
     ops=NAMES[1:],
     inputs=1,
@@ -26,7 +43,10 @@ STRUCTURE = CellStructure(
 
 
 def nasbench201(
-    image: tuple[int, int, int] = (32, 32, 3), classes: int = 10, channels: int = 16, cells: int = 5
+    image: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    channels: int = 16,
+    cells: int = 5,
 ) -> Space:
     """The space for images (H, W, C), at the published size by default; counts are the published ones."""
     check_image(image)
@@ -54,7 +74,13 @@ def from_choices(choice_6) -> CellArch:
     read_NxS = np.eye(4, dtype=np.int32)[[start for _, start in EDGES]]
     out_S = np.array([0, 0, 0, 1], np.int32)
     lead = choice_6.shape[:-1]
-    return CellArch(op_NxO, *(xp.broadcast_to(xp.asarray(x), lead + x.shape) for x in (read_NxS, out_S)))
+    return CellArch(
+        op_NxO,
+        *(
+            xp.broadcast_to(xp.asarray(x), lead + x.shape)
+            for x in (read_NxS, out_S)
+        ),
+    )
 
 
 def choices(arch: CellArch):
@@ -70,7 +96,9 @@ def sample(key: jax.Array, progress: jax.Array | float = 1.0) -> CellArch:
 def paths(key: jax.Array, rate: jax.Array) -> CellArch:
     """All ops on every edge, but for those dropped."""
     arch = from_choices(jnp.zeros(6, jnp.int32))
-    return arch._replace(op_NxO=keep_paths(key, jnp.ones((6, 4), jnp.int32), rate))
+    return arch._replace(
+        op_NxO=keep_paths(key, jnp.ones((6, 4), jnp.int32), rate)
+    )
 
 
 def mutate(key: jax.Array, arch: CellArch) -> CellArch:
@@ -78,7 +106,11 @@ def mutate(key: jax.Array, arch: CellArch) -> CellArch:
     edge_key, op_key = jax.random.split(key)
     edge = jax.random.randint(edge_key, (), 0, 6)
     old_6 = jnp.asarray(choices(arch))
-    return from_choices(old_6.at[edge].set((old_6[edge] + jax.random.randint(op_key, (), 1, 5, jnp.int32)) % 5))
+    return from_choices(
+        old_6.at[edge].set(
+            (old_6[edge] + jax.random.randint(op_key, (), 1, 5, jnp.int32)) % 5
+        )
+    )
 
 
 def at(index_A) -> CellArch:
@@ -99,7 +131,11 @@ def _representatives() -> np.ndarray:
         states = ["x", "", "", ""]
         for to in (1, 2, 3):
             terms = [
-                "#" if op == 0 or states[start] == "#" else states[start] if op == 1 else f"({states[start]}){op}"
+                "#"
+                if op == 0 or states[start] == "#"
+                else states[start]
+                if op == 1
+                else f"({states[start]}){op}"
                 for (end, start), op in zip(EDGES, ops, strict=True)
                 if end == to
             ]
@@ -115,8 +151,13 @@ def canonical(arch: CellArch) -> CellArch:
 
 def to_string(arch: CellArch) -> str:
     """The official string, as in ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``."""
-    names = [f"{NAMES[op]}~{start}" for op, (_, start) in zip(np.asarray(choices(arch)), EDGES, strict=True)]
-    return "+".join(f"|{'|'.join(part)}|" for part in (names[:1], names[1:3], names[3:]))
+    names = [
+        f"{NAMES[op]}~{start}"
+        for op, (_, start) in zip(np.asarray(choices(arch)), EDGES, strict=True)
+    ]
+    return "+".join(
+        f"|{'|'.join(part)}|" for part in (names[:1], names[1:3], names[3:])
+    )
 
 
 def from_string(text: str) -> CellArch:
@@ -126,20 +167,31 @@ def from_string(text: str) -> CellArch:
         UserError: it isn't one.
     """
     parts = [part.split("|") for part in text.strip().split("+")]
-    expected = [["", *(f"~{start}" for to, start in EDGES if to == end), ""] for end in (1, 2, 3)]
+    expected = [
+        ["", *(f"~{start}" for to, start in EDGES if to == end), ""]
+        for end in (1, 2, 3)
+    ]
     if [[p[-2:] for p in part] for part in parts] != expected:
-        raise UserError(f"arch: {text[:80]!r} is not |op~0|+|op~0|op~1|+|op~0|op~1|op~2|")
+        raise UserError(
+            f"arch: {text[:80]!r} is not |op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
+        )
     names = [p[:-2] for part in parts for p in part[1:-1]]
     for name in names:
         if name not in NAMES:
-            raise UserError(f"arch: {name[:40]!r} is not one of {', '.join(NAMES)}")
-    return from_choices(np.array([NAMES.index(name) for name in names], np.int32))
+            raise UserError(
+                f"arch: {name[:40]!r} is not one of {', '.join(NAMES)}"
+            )
+    return from_choices(
+        np.array([NAMES.index(name) for name in names], np.int32)
+    )
 
 
 def children(population: CellArch | None, level: int) -> CellArch:
     """Cells of ``level`` edges: each op on the next edge, skips on those after it: cells of every level connect."""
     if population is None:
-        population = from_choices(np.full((1, 6), NAMES.index("skip_connect"), np.int32))
+        population = from_choices(
+            np.full((1, 6), NAMES.index("skip_connect"), np.int32)
+        )
     new_Ax5x6 = np.repeat(np.asarray(choices(population))[:, None], 5, 1)
     new_Ax5x6[:, :, level - 1] = np.arange(5)
     return from_choices(new_Ax5x6.reshape(-1, 6))
@@ -148,4 +200,10 @@ def children(population: CellArch | None, level: int) -> CellArch:
 def tokens(population: CellArch, level: int) -> np.ndarray:
     """(edge, op) of each of the first ``level`` edges."""
     op_Axb = np.asarray(choices(population))[:, :level]
-    return np.stack([np.broadcast_to(np.arange(level, dtype=np.int32), op_Axb.shape), op_Axb], -1).astype(np.int32)
+    return np.stack(
+        [
+            np.broadcast_to(np.arange(level, dtype=np.int32), op_Axb.shape),
+            op_Axb,
+        ],
+        -1,
+    ).astype(np.int32)

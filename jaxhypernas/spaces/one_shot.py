@@ -19,10 +19,22 @@ OPS = (
     "max_pool_3x3",
     "avg_pool_3x3",
 )
-STRUCTURE = CellStructure(OPS, inputs=2, write_N=(2, 3, 4, 5), reads=2, ops_at_once=2, stack="projected")
+STRUCTURE = CellStructure(
+    OPS,
+    inputs=2,
+    write_N=(2, 3, 4, 5),
+    reads=2,
+    ops_at_once=2,
+    stack="projected",
+)
 DAG = DagConfig("one_shot", STRUCTURE, block=1, loose=False)
 
 
-def one_shot(image: tuple[int, int, int] = (32, 32, 3), classes: int = 10, channels: int = 32, cells: int = 2) -> Space:
+def one_shot(
+    image: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    channels: int = 32,
+    cells: int = 2,
+) -> Space:
     """The space for images (H, W, C)."""
     return dag_space(DAG, CellConfig(channels, cells), image, classes)

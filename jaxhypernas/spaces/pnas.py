@@ -17,7 +17,14 @@ OPS = (
     "max_pool_3x3",
     "dil_conv_3x3",
 )
-STRUCTURE = CellStructure(OPS, 2, tuple(2 + n // 2 for n in range(10)), reads=1, ops_at_once=1, stack="projected")
+STRUCTURE = CellStructure(
+    OPS,
+    2,
+    tuple(2 + n // 2 for n in range(10)),
+    reads=1,
+    ops_at_once=1,
+    stack="projected",
+)
 DAG = DagConfig("pnas", STRUCTURE, block=2, loose=False)
 
 PNASNET_5 = (
@@ -27,6 +34,11 @@ PNASNET_5 = (
 """The published best cell. State 0 is the cell before, 1 the one before that, 2 to 6 are the blocks."""
 
 
-def pnas(image: tuple[int, int, int] = (32, 32, 3), classes: int = 10, channels: int = 48, cells: int = 3) -> Space:
+def pnas(
+    image: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    channels: int = 48,
+    cells: int = 3,
+) -> Space:
     """The space for images (H, W, C), at the size of the published CIFAR-10 result by default."""
     return dag_space(DAG, CellConfig(channels, cells), image, classes)

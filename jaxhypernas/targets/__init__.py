@@ -10,12 +10,20 @@ from jaxhypernas.targets.nasbench101 import nasbench101
 from jaxhypernas.targets.ops import OPS, Op
 
 TARGETS = {
-    "memory_bank": lambda config, image, classes: memory_bank(config.memory_bank, image, classes),
+    "memory_bank": lambda config, image, classes: memory_bank(
+        config.memory_bank, image, classes
+    ),
     "nasbench101": lambda config, *shape: nasbench101(config.cells, *shape),
-    "nasbench201": lambda config, *shape: cell_network(NASBENCH201, config.cells, *shape),
-    "ghn": lambda config, *shape: cell_network(dag(config.cells.nodes).structure, config.cells, *shape),
+    "nasbench201": lambda config, *shape: cell_network(
+        NASBENCH201, config.cells, *shape
+    ),
+    "ghn": lambda config, *shape: cell_network(
+        dag(config.cells.nodes).structure, config.cells, *shape
+    ),
     "pnas": lambda config, *shape: cell_network(PNAS, config.cells, *shape),
-    "one_shot": lambda config, *shape: cell_network(ONE_SHOT, config.cells, *shape),
+    "one_shot": lambda config, *shape: cell_network(
+        ONE_SHOT, config.cells, *shape
+    ),
 }
 
 __all__ = ["OPS", "TARGETS", "Op", "cell_network", "memory_bank", "nasbench101"]

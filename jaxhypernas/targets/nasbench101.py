@@ -17,15 +17,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxhypernas import cpu, nn
+from jaxhypernas.numerics import cpu, nn
 from jaxhypernas.spaces.cells import STAGES, CellConfig, check_image
-from jaxhypernas.spaces.nasbench101 import VERTICES, N, Nasbench101Arch, prune, vertex_channels
+from jaxhypernas.spaces.nasbench101 import (
+    VERTICES,
+    N,
+    Nasbench101Arch,
+    prune,
+    vertex_channels,
+)
 from jaxhypernas.types import Params, Target
 
-_ConvNorm = Callable[[jax.Array, jax.Array, int, bool], jax.Array]  # as `nn.conv_norm`
+_ConvNorm = Callable[
+    [jax.Array, jax.Array, int, bool], jax.Array
+]  # as `nn.conv_norm`
 
 
-def nasbench101(config: CellConfig, image: tuple[int, int, int], classes: int) -> Target:
+def nasbench101(
+    config: CellConfig, image: tuple[int, int, int], classes: int
+) -> Target:
     """The target for images of shape (H, W, C).
 
     Weights theta (N = 5 interior vertices; c: channels of the stage):
@@ -60,9 +70,17 @@ def nasbench101(config: CellConfig, image: tuple[int, int, int], classes: int) -
     for s in range(STAGES):
         for name, spec in weight_spec["cells"][s].items():
             cells = s * config.cells + np.arange(config.cells, dtype=np.int32)
-            nodes["cells"][s][name] = cells[:, None] * VERTICES + np.arange(1, spec.shape[1] + 1, dtype=np.int32)[None]
+            nodes["cells"][s][name] = (
+                cells[:, None] * VERTICES
+                + np.arange(1, spec.shape[1] + 1, dtype=np.int32)[None]
+            )
 
-    def apply(conv_norm: _ConvNorm, theta: Params, arch: Nasbench101Arch, x_BxHxWxC: jax.Array) -> jax.Array:
+    def apply(
+        conv_norm: _ConvNorm,
+        theta: Params,
+        arch: Nasbench101Arch,
+        x_BxHxWxC: jax.Array,
+    ) -> jax.Array:
         def conv(x, w):
             return jax.nn.relu(conv_norm(x, w, 1, False))
 
@@ -70,13 +88,24 @@ def nasbench101(config: CellConfig, image: tuple[int, int, int], classes: int) -
         x = conv(x_BxHxWxC, theta["stem"])
         for s, c in enumerate(channels):
             if s > 0:
-                x = jnp.pad(_max_pool(x), ((0, 0), (0, 0), (0, 0), (0, c - x.shape[-1])))
+                x = jnp.pad(
+                    _max_pool(x), ((0, 0), (0, 0), (0, 0), (0, c - x.shape[-1]))
+                )
             channel_N = vertex_channels(arch.edge_VxV, c)
-            x, _ = lax.scan(lambda x, w, n=channel_N: (_cell(conv, arch, n, w, x), None), x, theta["cells"][s])
+            x, _ = lax.scan(
+                lambda x, w, n=channel_N: (_cell(conv, arch, n, w, x), None),
+                x,
+                theta["cells"][s],
+            )
         return x.mean((1, 2)) @ theta["head"] + theta["bias"][None]
 
     native = Target(weight_spec, partial(apply, cpu.conv_norm), nodes)
-    return Target(weight_spec, partial(apply, nn.conv_norm), nodes, forms={"native": native})
+    return Target(
+        weight_spec,
+        partial(apply, nn.conv_norm),
+        nodes,
+        forms={"native": native},
+    )
 
 
 def _max_pool(x):
@@ -97,7 +126,13 @@ def _cell(conv, arch, channel_N, w, x_BxHxWxC):
     """The output of one cell."""
 
     def add_if(on, y, term, *operands):
-        return lax.cond(on > 0, lambda y, *operands: y + term(*operands), lambda y, *_: y, y, *operands)
+        return lax.cond(
+            on > 0,
+            lambda y, *operands: y + term(*operands),
+            lambda y, *_: y,
+            y,
+            *operands,
+        )
 
     def project(w):
         return conv(x_BxHxWxC, w[None, None])
@@ -105,19 +140,32 @@ def _cell(conv, arch, channel_N, w, x_BxHxWxC):
     # Recomputed in the backward pass: what it would store is stored for ops that aren't chosen, too.
     @jax.checkpoint
     def vertex(w, node, y):
-        mask_C = (jnp.arange(y.shape[-1]) < node["channels"]).astype(y.dtype).reshape(1, 1, 1, -1)
+        mask_C = (
+            (jnp.arange(y.shape[-1]) < node["channels"])
+            .astype(y.dtype)
+            .reshape(1, 1, 1, -1)
+        )
         y = add_if(node["read"][0], y, project, w["project"]) * mask_C
-        return lax.switch(node["op"], [partial(op, conv) for op in OPS], w, y) * mask_C
+        return (
+            lax.switch(node["op"], [partial(op, conv) for op in OPS], w, y)
+            * mask_C
+        )
 
     def step(state_NxBxHxWxC, at):
         w, node = at
         read_N = node["read"][1:].astype(x_BxHxWxC.dtype)
-        y = vertex(w, node, jnp.tensordot(read_N, state_NxBxHxWxC, 1, precision="highest"))  # on CPU a sum is slow
+        y = vertex(
+            w,
+            node,
+            jnp.tensordot(read_N, state_NxBxHxWxC, 1, precision="highest"),
+        )  # on CPU a sum is slow
         return state_NxBxHxWxC.at[node["place"]].set(y), None
 
     def concatenate(out, at):
         feeds, start, state = at
-        return add_if(feeds, out, lambda state: jnp.roll(state, start, -1), state), None
+        return add_if(
+            feeds, out, lambda state: jnp.roll(state, start, -1), state
+        ), None
 
     nodes = {
         "op": arch.op_N,
@@ -126,9 +174,17 @@ def _cell(conv, arch, channel_N, w, x_BxHxWxC):
         "place": jnp.arange(N),
     }
     interior = {**w, "project": w["project"][:N]}
-    state_NxBxHxWxC, _ = lax.scan(step, jnp.zeros((N, *x_BxHxWxC.shape), x_BxHxWxC.dtype), (interior, nodes))
+    state_NxBxHxWxC, _ = lax.scan(
+        step,
+        jnp.zeros((N, *x_BxHxWxC.shape), x_BxHxWxC.dtype),
+        (interior, nodes),
+    )
     # A state has zeros above its channels, so that it can be rolled to where it begins in the output.
     feeds_N = arch.edge_VxV[1:-1, -1]
     start_N = jnp.cumsum(feeds_N * channel_N) - feeds_N * channel_N
-    out, _ = lax.scan(concatenate, jnp.zeros_like(x_BxHxWxC), (feeds_N, start_N, state_NxBxHxWxC))
+    out, _ = lax.scan(
+        concatenate,
+        jnp.zeros_like(x_BxHxWxC),
+        (feeds_N, start_N, state_NxBxHxWxC),
+    )
     return add_if(arch.edge_VxV[0, -1], out, project, w["project"][N])

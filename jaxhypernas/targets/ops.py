@@ -9,18 +9,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxhypernas import nn
+from jaxhypernas.numerics import nn
 
 
 class Op(NamedTuple):
     """An op: shapes of its weights for C channels, kernels with height and width first, and what it computes."""
 
     shapes: Callable[[int], dict[str, Any]]
-    apply: Callable[[dict[str, jax.Array], jax.Array], jax.Array]  # (weights, x_BxHxWxC) -> y_BxHxWxC
-    kernel: Callable[[dict[str, jax.Array], int], jax.Array] | None = None  # (weights, C) -> 3x3xCxC: the op as one
+    apply: Callable[
+        [dict[str, jax.Array], jax.Array], jax.Array
+    ]  # (weights, x_BxHxWxC) -> y_BxHxWxC
+    kernel: Callable[[dict[str, jax.Array], int], jax.Array] | None = (
+        None  # (weights, C) -> 3x3xCxC: the op as one
+    )
     # convolution, with ReLU before it and BatchNorm after it if it has weights; None: it isn't one
     mean: bool = False  # that convolution adds what the op averages
-    native: tuple[int, ...] = ()  # the op as numbers for `cpu.cell_states`, its weights in the order of ``shapes``;
+    native: tuple[
+        int, ...
+    ] = ()  # the op as numbers for `cpu.cell_states`, its weights in the order of ``shapes``;
     # none: it isn't there
 
 
@@ -51,23 +57,44 @@ def _separable(kernel: int, times: int, dilation: int = 1) -> Op:
     """Depthwise and 1x1 convolutions, without BatchNorm between them."""
 
     def shapes(C):
-        return {f"{name}{i}": s for i in range(times) for name, s in (("deep", (kernel, kernel, C)), ("wide", (C, C)))}
+        return {
+            f"{name}{i}": s
+            for i in range(times)
+            for name, s in (("deep", (kernel, kernel, C)), ("wide", (C, C)))
+        }
 
     def apply(w, x):
         for i in range(times):
-            x = nn.batch_norm(nn.depthwise_conv(jax.nn.relu(x), w[f"deep{i}"], dilation) @ w[f"wide{i}"])
+            x = nn.batch_norm(
+                nn.depthwise_conv(jax.nn.relu(x), w[f"deep{i}"], dilation)
+                @ w[f"wide{i}"]
+            )
         return x
 
-    return Op(shapes, apply, native=(3, times, *(kernel, dilation, 1, 1) * times))
+    return Op(
+        shapes, apply, native=(3, times, *(kernel, dilation, 1, 1) * times)
+    )
 
 
 def _plain(
-    apply: Callable[[jax.Array], jax.Array], kind: int, taps_3x3: list[list[int]] | None = None, mean: bool = False
+    apply: Callable[[jax.Array], jax.Array],
+    kind: int,
+    taps_3x3: list[list[int]] | None = None,
+    mean: bool = False,
 ) -> Op:
     def kernel(w, C):
-        return jnp.array(taps_3x3, float)[:, :, None, None] * jnp.eye(C)[None, None]
+        return (
+            jnp.array(taps_3x3, float)[:, :, None, None]
+            * jnp.eye(C)[None, None]
+        )
 
-    return Op(lambda C: {}, lambda w, x: apply(x), kernel if taps_3x3 else None, mean, (kind, 0))
+    return Op(
+        lambda C: {},
+        lambda w, x: apply(x),
+        kernel if taps_3x3 else None,
+        mean,
+        (kind, 0),
+    )
 
 
 OPS = {
