@@ -1,1 +1,1 @@
-"""."""
+"""The command line: ``jaxhypernas VERB --workdir W``."""

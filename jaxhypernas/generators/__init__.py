@@ -1,55 +1,56 @@
-"""Weight generators, listed by name in GENERATORS: ``GENERATORS[name](config, space, target)``.
+"""Generators: networks that write weights. Listed by name in `GENERATORS`.
 
-``config`` has a field for each generator that has settings, as `config.Config` does.
+Add a generator of your own with one entry::
+
+    GENERATORS["mine"] = Plugin(MyConfig, build)
+
+where ``MyConfig`` is a frozen dataclass that extends `types.Settings`, and
+``build(config, space, target)`` returns a `types.Generator`.
+
+A generator's module is imported when it is built.
 """
 
-from typing import Any
-
-from jaxhypernas.generators.ghn import GhnConfig, ghn
-from jaxhypernas.generators.smash import (
-    SMALL,
-    Encoding,
-    HyperNet,
+from jaxhypernas.generators.configs import (
+    GhnConfig,
+    SharedConfig,
     SmashConfig,
-    smash,
+    StandaloneConfig,
 )
-from jaxhypernas.generators.smash_graph import graph_encoding
-from jaxhypernas.generators.smash_memory_bank import memory_bank_encoding
-from jaxhypernas.generators.standalone import standalone
-from jaxhypernas.types import Generator, Space, Target
+from jaxhypernas.types import Generator, Plugin, Space, Target
 
 
-def _smash(config: Any, space: Space, target: Target) -> Generator:
-    memory_banks = space.name == "memory_bank"
-    encoding = (
-        memory_bank_encoding(config.memory_bank)
-        if memory_banks
-        else graph_encoding(space, target)
-    )
-    return smash(config.smash, encoding, target)
+def _smash(config: SmashConfig, space: Space, target: Target) -> Generator:
+    from jaxhypernas.generators.graph_encoding import graph_encoding
+    from jaxhypernas.generators.smash import smash
+
+    return smash(config, space.encoding or graph_encoding(space, target), target)
 
 
-def _standalone(config: Any, space: Space, target: Target) -> Generator:
+def _ghn(config: GhnConfig, space: Space, target: Target) -> Generator:
+    from jaxhypernas.generators.ghn import ghn
+
+    return ghn(config, space, target)
+
+
+def _shared(config: SharedConfig, space: Space, target: Target) -> Generator:
+    from jaxhypernas.generators.standalone import standalone
+
     return standalone(target.weight_spec, target.nodes)
 
 
-GENERATORS = {
-    "smash": _smash,
-    "ghn": lambda config, space, target: ghn(config.ghn, space, target),
-    "shared": _standalone,  # One-Shot: the weights themselves, trained over sampled architectures
-    "standalone": _standalone,  # every candidate's own, trained from scratch to be scored
-}
+def _standalone(
+    config: StandaloneConfig, space: Space, target: Target
+) -> Generator:
+    from jaxhypernas.generators.standalone import standalone
 
-__all__ = [
-    "GENERATORS",
-    "SMALL",
-    "Encoding",
-    "GhnConfig",
-    "HyperNet",
-    "SmashConfig",
-    "ghn",
-    "graph_encoding",
-    "memory_bank_encoding",
-    "smash",
-    "standalone",
-]
+    return standalone(target.weight_spec, target.nodes)._replace(trained=False)
+
+
+GENERATORS: dict[str, Plugin] = {
+    "smash": Plugin(SmashConfig, _smash),
+    "ghn": Plugin(GhnConfig, _ghn),
+    "shared": Plugin(SharedConfig, _shared),
+    "standalone": Plugin(StandaloneConfig, _standalone),
+}
+"""``smash``: SMASH's hypernetwork; ``ghn``: graph hypernetwork; ``shared``: One-Shot's
+shared weights; ``standalone``: each candidate trained from scratch to be scored."""

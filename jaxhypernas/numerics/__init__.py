@@ -1,1 +1,1 @@
-"""."""
+"""Layers of target networks as pure functions, and rank statistics."""

@@ -1,1 +1,1 @@
-"""."""
+"""What a person sees: progress bars, rankings, the report and its pictures."""

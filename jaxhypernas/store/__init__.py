@@ -1,1 +1,1 @@
-"""."""
+"""Files of a work directory: checkpoints, tables and the score table."""

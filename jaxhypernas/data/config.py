@@ -1,0 +1,53 @@
+"""Which images a run reads, and how it splits and augments them."""
+
+from dataclasses import dataclass
+
+from jaxhypernas.types import Settings, UserError
+
+
+@dataclass(frozen=True)
+class DataConfig(Settings):
+    """Images to train and score on."""
+
+    dataset: str = "digits"
+    """"digits" (1,797 images of 8x8x1), the path of an .npz with the arrays x_train,
+    y_train, x_test, y_test, or a tensorflow-datasets set, as in "cifar10" or
+    "name/config:1.0.0\""""
+
+    data_dir: str | None = None
+    """directory in which tensorflow-datasets prepared the set; None: its default"""
+
+    valid: float = 0.2
+    """share of the training images held out for scoring, between 0 and 1"""
+
+    limit: int | None = None
+    """number of training images to use, chosen by the seed before some are held out;
+    None: all"""
+
+    pad: int = 1
+    """augmentation: pixels of padding per side before a random crop; 0: no crop"""
+
+    flip: bool = False
+    """augmentation: flip left to right with probability 1/2"""
+
+    stream: bool = False
+    """send training images to the devices as training comes to them, instead of all at
+    once; sets of tensorflow-datasets then stay on disk. Held-out images are in memory,
+    channel statistics come from the first 10,000 images, and candidates cannot be
+    trained from scratch"""
+
+    def check(self) -> None:
+        """Raises `UserError` for a value out of range."""
+        if not 0 < self.valid < 1:
+            raise UserError(
+                f"valid: {self.valid} must be between 0 and 1, the share held out "
+                "for scoring"
+            )
+        if self.limit is not None and self.limit < 1:
+            raise UserError(
+                f"limit: {self.limit} must be a number of images, or left out for all"
+            )
+        if self.pad < 0:
+            raise UserError(
+                f"pad: {self.pad} must be 0 (no crop) or more pixels"
+            )
