@@ -1,4 +1,5 @@
 import gc
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxhypernas.store import leaves
 from jaxhypernas.store.checkpoints import Checkpoints
 from jaxhypernas.types import UserError
 
@@ -48,11 +50,11 @@ def assert_identical(state, expected):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Steps 1, 2 and 3, the first of lowest loss. Copy before damaging."""
+    """Steps 1, 2 and 3, of which the newest two are kept. Copy before damaging."""
     directory = tmp_path_factory.mktemp("saved")
     with Checkpoints(directory) as checkpoints:
         for step in (1, 2, 3):
-            checkpoints.save(step, make_state(step), loss=step)
+            checkpoints.save(step, make_state(step))
     return directory
 
 
@@ -68,7 +70,6 @@ def steps_in(directory):
 def test_no_steps(tmp_path):
     with Checkpoints(tmp_path / "new" / "one") as checkpoints:
         assert checkpoints.restore(make_state(0)) is None
-        assert checkpoints.restore_best(make_state(0)) is None
 
 
 @pytest.mark.parametrize(
@@ -78,14 +79,10 @@ def test_no_steps(tmp_path):
 )
 def test_round_trip_is_bit_identical(saved, like):
     with Checkpoints(saved) as checkpoints:
-        for restore, expected in (
-            (checkpoints.restore, 3),
-            (checkpoints.restore_best, 1),
-        ):
-            step, state = found(restore(like(0)))
-            assert step == expected
-            assert_identical(state, make_state(expected))
-            assert isinstance(state["optimizer"][0], optax.ScaleByAdamState)
+        step, state = found(checkpoints.restore(like(0)))
+    assert step == 3
+    assert_identical(state, make_state(3))
+    assert isinstance(state["optimizer"][0], optax.ScaleByAdamState)
 
 
 def test_restores_to_the_sharding_asked_for(saved):
@@ -105,7 +102,7 @@ def test_state_may_be_donated_after_save(tmp_path):
     update = jax.jit(lambda x: x + 1, donate_argnums=0)
     with Checkpoints(tmp_path) as checkpoints:
         x = jnp.zeros((500, 500))
-        checkpoints.save(1, x, 0.0)
+        checkpoints.save(1, x)
         for _ in range(20):
             x = update(x)
         assert_identical(
@@ -113,29 +110,32 @@ def test_state_may_be_donated_after_save(tmp_path):
         )
 
 
-@pytest.mark.parametrize(
-    ("losses", "kept"),
-    [
-        ([5, 4, 3, 2, 1], ["4", "5"]),
-        ([1, 2, 3, 4, 5], ["1", "4", "5"]),
-        ([5, 1, 3, float("nan"), 2], ["2", "4", "5"]),
-        ([float("nan")] * 4 + [2], ["4", "5"]),
-    ],
-)
 @pytest.mark.parametrize("reopened", [False, True])
-def test_newest_and_best_are_kept(tmp_path, losses, kept, reopened):
+def test_the_newest_two_are_kept(tmp_path, reopened):
     checkpoints = Checkpoints(tmp_path)
-    for step, loss in enumerate(losses, 1):
-        checkpoints.save(step, jnp.int32(step), loss)
+    for step in range(1, 6):
+        checkpoints.save(step, jnp.int32(step))
         if reopened:
             checkpoints.close()
             checkpoints = Checkpoints(tmp_path)
     checkpoints.close()
-    assert steps_in(tmp_path) == kept
+    assert steps_in(tmp_path) == ["4", "5"]
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore(jnp.int32(0)) == (5, 5)
-        best = 1 + int(np.nanargmin(losses))
-        assert checkpoints.restore_best(jnp.int32(0)) == (best, best)
+
+
+def test_a_step_of_an_older_version_is_restored(tmp_path):
+    """Its record has a loss, NaN among them, under the same checksum."""
+    for step, loss in ((1, 0.5), (2, float("nan"))):
+        with Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save(step, make_state(step))
+        path = tmp_path / str(step) / "record" / "metadata"
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(leaves.seal(record | {"loss": loss})))
+        with Checkpoints(tmp_path, pytest.fail) as checkpoints:
+            newest, state = found(checkpoints.restore(make_state(0)))
+        assert newest == step
+        assert_identical(state, make_state(step))
 
 
 def test_a_step_is_not_saved_twice(saved):
@@ -143,7 +143,7 @@ def test_a_step_is_not_saved_twice(saved):
         Checkpoints(saved) as checkpoints,
         pytest.raises(UserError, match="step 3 is already in"),
     ):
-        checkpoints.save(3, make_state(3), 0.0)
+        checkpoints.save(3, make_state(3))
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def saved_small(tmp_path_factory):
     directory = tmp_path_factory.mktemp("small")
     with Checkpoints(directory) as checkpoints:
         for step in (1, 2):
-            checkpoints.save(step, small_state(step), loss=step)
+            checkpoints.save(step, small_state(step))
     return directory
 
 
@@ -245,12 +245,12 @@ def clear(directory):
         (lambda path: flip(0.1, path / "record" / "metadata"), "record"),
         (
             lambda path: replace(
-                b'"loss": 3.0', b'"loss": 0.0', path / "record" / "metadata"
+                b"float32[3]", b"float32[4]", path / "record" / "metadata"
             ),
             "record",
         ),
     ],
-    ids=["empty step", "no record", "no state", "wrong record", "wrong loss"],
+    ids=["empty step", "no record", "no state", "wrong record", "wrong kind"],
 )
 def test_damaged_step_moves_aside_and_is_saved_again(
     saved, tmp_path, harm, reason
@@ -266,64 +266,32 @@ def test_damaged_step_moves_aside_and_is_saved_again(
             and reason in lines[0]
             and "3.damaged" in lines[0]
         )
-        checkpoints.save(3, make_state(3), loss=3)
+        checkpoints.save(3, make_state(3))
         assert_identical(
             found(checkpoints.restore(make_state(0)))[1], make_state(3)
         )
         harm(directory / "3")
         assert found(checkpoints.restore(make_state(0)))[0] == 2
-    assert steps_in(directory) == ["1", "2", "3.damaged", "3.damaged+"], (
+    assert steps_in(directory) == ["2", "3.damaged", "3.damaged+"], (
         "and nothing is lost"
     )
-
-
-def test_a_damaged_record_never_takes_the_place_of_a_step(saved, tmp_path):
-    directory = tmp_path / "damaged"
-    shutil.copytree(saved, directory)
-    flip(0.1, directory / "3" / "record" / "metadata")
-    with Checkpoints(directory, lambda line: None) as checkpoints:
-        checkpoints.save(4, make_state(4), loss=9)
-    assert steps_in(directory) == ["1", "2", "3", "4"], (
-        "the best, the newest two that are whole, and the damaged one"
-    )
-
-
-def test_best_with_an_unreadable_loss_elsewhere(saved_small, tmp_path):
-    """The loss of step 2 is lost, so it may have been the best: that is reported, and the best of the rest is used."""
-    directory, lines = tmp_path / "damaged", []
-    shutil.copytree(saved_small, directory)
-    shutil.rmtree(directory / "2" / "record")
-    with Checkpoints(directory, lines.append) as checkpoints:
-        step, state = found(checkpoints.restore_best(small_state(0)))
-    assert step == 1 and len(lines) == 1 and "step 2 is damaged" in lines[0]
-    assert_identical(state, small_state(1))
-
-
-@abandons_reads
-def test_damaged_best_gives_the_next_best(saved, tmp_path):
-    directory, lines = tmp_path / "damaged", []
-    shutil.copytree(saved, directory)
-    shutil.rmtree(directory / "1" / "state")
-    with Checkpoints(directory, lines.append) as checkpoints:
-        assert found(checkpoints.restore_best(make_state(0)))[0] == 2
-    assert len(lines) == 1 and steps_in(directory) == ["1.damaged", "2", "3"]
 
 
 def test_all_damaged(saved, tmp_path):
     directory = tmp_path / "damaged"
     shutil.copytree(saved, directory)
-    for step in "123":
+    for step in "23":
         shutil.rmtree(directory / step / "record")
     for _ in range(2):
         with (
             Checkpoints(directory) as checkpoints,
-            pytest.raises(UserError, match="delete the directory") as caught,
+            pytest.raises(UserError, match="rename the directory") as caught,
         ):
             checkpoints.restore(make_state(0))
         assert str(directory) in str(caught.value) and "\n" not in str(
             caught.value
         )
-    assert steps_in(directory) == ["1", "2", "3"]
+    assert steps_in(directory) == ["2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -369,7 +337,7 @@ sys.path.insert(0, sys.argv[2])
 from test_checkpoint import Checkpoints, make_state
 checkpoints = Checkpoints(sys.argv[1])
 for step in itertools.count(1):
-    checkpoints.save(step, make_state(step, width=20000), loss=step)
+    checkpoints.save(step, make_state(step, width=20000))
 """
 
 
@@ -415,5 +383,5 @@ def test_kill_during_save(tmp_path):
         )
         assert step == newest and not lines
         assert_identical(state, make_state(newest, width=20000))
-        checkpoints.save(newest + 1, state, 0.0)
+        checkpoints.save(newest + 1, state)
     assert not any("tmp" in name for name in steps_in(tmp_path))

@@ -7,6 +7,7 @@ full disk is one line.
 import errno
 import importlib.util
 import os
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -180,6 +181,15 @@ def checksum(path: PathLike) -> str:
         while block := file.read(_BLOCK):
             value = zlib.crc32(block, value)
     return f"{value:08x}"
+
+
+def report(line: str) -> None:
+    """Prints a line for the user on standard error.
+
+    Args:
+        line: The line.
+    """
+    print(line, file=sys.stderr)
 
 
 def one_line(error: object, most: int | None = 160) -> str:
