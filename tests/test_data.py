@@ -1,23 +1,24 @@
-"""Sources, checks and splits of image sets; the properties of batching, augmentation and normalisation."""
+"""Image sets: sources, checks and splits."""
 
 import json
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxhypernas.data import dataset as data
-from jaxhypernas.data import sources
-from jaxhypernas.data.dataset import DataConfig, load
+from jaxhypernas.data import dataset as datasets
+from jaxhypernas.data import splits
+from jaxhypernas.data.config import DataConfig
+from jaxhypernas.data.dataset import load
+from jaxhypernas.data.splits import Split
 from jaxhypernas.types import UserError
 
-CIFAR = "data/tensorflow_datasets"  # in ../shared
+# In ../shared.
+CIFAR = "data/tensorflow_datasets"
 
 
 def arrays(
@@ -72,7 +73,7 @@ def prepared(
 
 
 def fails(config: DataConfig, *words: str) -> None:
-    """Loading raises a UserError of one line that holds every word, and nothing else."""
+    """Loading raises a UserError of one line, alone, that holds every word."""
     with pytest.raises(UserError) as caught:
         load(config, 0)
     message = str(caught.value)
@@ -82,7 +83,7 @@ def fails(config: DataConfig, *words: str) -> None:
         assert word in message, message
 
 
-# --- splits ----------------------------------------------------------------------------------------------------------
+# --- splits --------------------------------------------------------------------
 
 
 def test_digits():
@@ -93,7 +94,8 @@ def test_digits():
         assert split.x_NxHxWxC.dtype == np.uint8 and split.y_N.dtype == np.int32
         assert split.x_NxHxWxC.max() == 255
     counts = np.bincount(a.test.y_N)
-    assert counts.min() >= 34 and counts.max() <= 37  # stratified
+    # Stratified.
+    assert counts.min() >= 34 and counts.max() <= 37
 
 
 def test_seed_decides_the_held_out_images_only():
@@ -117,7 +119,7 @@ def numbered(path: Path, number=50) -> str:
     )
 
 
-def ids(split: data.Split) -> list[int]:
+def ids(split: Split) -> list[int]:
     return split.x_NxHxWxC[:, 0, 0, 0].tolist()
 
 
@@ -144,7 +146,7 @@ def test_limit_takes_a_random_part_of_the_training_images(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_moments_are_of_the_training_split(tmp_path, monkeypatch, dtype):
-    monkeypatch.setattr(data, "CHUNK", 7)
+    monkeypatch.setattr(datasets, "IMAGES_PER_SUM", 7)
     a = load(DataConfig(saved(tmp_path, **arrays(dtype=dtype))), 0)
     x = a.train.x_NxHxWxC
     assert x.dtype == dtype and a.mean_C.dtype == a.std_C.dtype == np.float32
@@ -161,15 +163,12 @@ def test_constant_channel_becomes_zero(tmp_path, value):
     x = np.full((30, 4, 5, 3), value, np.float32)
     a = load(DataConfig(saved(tmp_path, x_train=x, x_test=x[:9])), 0)
     np.testing.assert_array_equal(a.std_C, 1)
-    y = data.normalise(
-        jnp.asarray(a.train.x_NxHxWxC),
-        jnp.asarray(a.mean_C),
-        jnp.asarray(a.std_C),
+    np.testing.assert_allclose(
+        a.train.x_NxHxWxC - a.mean_C, 0, atol=1e-6 * max(value, 1)
     )
-    np.testing.assert_allclose(y, 0, atol=1e-6 * max(value, 1))
 
 
-# --- .npz ------------------------------------------------------------------------------------------------------------
+# --- .npz ----------------------------------------------------------------------
 
 
 def test_npz_without_channels_and_other_dtypes(tmp_path):
@@ -350,7 +349,8 @@ def test_damaged_npz(tmp_path):
     fails(DataConfig(str(file)), "bad.npz is damaged")
     rng = np.random.default_rng(0)
     caught = 0
-    for _ in range(40):  # a flipped byte either does no harm or gives a line
+    # A flipped byte either does no harm or gives a line.
+    for _ in range(40):
         bad = bytearray(good)
         bad[rng.integers(len(bad))] ^= 0xFF
         file.write_bytes(bad)
@@ -364,21 +364,30 @@ def test_damaged_npz(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"valid": 0.0}, ["data.valid", "between 0 and 1"]),
-        ({"valid": 1.0}, ["data.valid", "between 0 and 1"]),
-        ({"valid": float("nan")}, ["data.valid", "between 0 and 1"]),
         ({"valid": 1e-6}, ["data.valid", "no held-out image"]),
         ({"valid": 1 - 1e-6}, ["data.valid", "no training image"]),
         ({"limit": 9}, ["data.limit", "9 images", "10 classes"]),
-        ({"limit": 0}, ["data.limit"]),
-        ({"limit": -5}, ["data.limit"]),
-        ({"pad": -1}, ["data.pad", "-1"]),
     ],
 )
-def test_bad_field(fields, words):
-    with pytest.raises(UserError) as caught:
-        load(DataConfig(**fields), 0)
-    assert all(word in str(caught.value) for word in words), caught.value
+def test_field_that_does_not_fit_the_set(fields, words):
+    fails(DataConfig(**fields), *words)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("valid", 0.0, "between 0 and 1"),
+        ("valid", 1.0, "between 0 and 1"),
+        ("valid", float("nan"), "between 0 and 1"),
+        ("limit", 0, "number of images"),
+        ("limit", -5, "number of images"),
+        ("pad", -1, "-1"),
+    ],
+)
+def test_field_out_of_range(field, value, words):
+    config = DataConfig(**{field: value})
+    with pytest.raises(UserError, match=f"^{field}: .*{words}") as caught:
+        config.check()
     assert "\n" not in str(caught.value)
 
 
@@ -387,7 +396,7 @@ def test_bad_seed():
         load(DataConfig(), -1)
 
 
-# --- tensorflow-datasets ---------------------------------------------------------------------------------------------
+# --- tensorflow-datasets -------------------------------------------------------
 
 
 def test_cifar10(shared):
@@ -402,16 +411,15 @@ def test_cifar10(shared):
     ]
     assert a.train.x_NxHxWxC.dtype == np.uint8
     np.testing.assert_array_equal(np.bincount(a.test.y_N), 1000)
-    np.testing.assert_allclose(
-        a.mean_C, [125.3, 123.0, 113.9], atol=2
-    )  # as published
+    # As published.
+    np.testing.assert_allclose(a.mean_C, [125.3, 123.0, 113.9], atol=2)
     np.testing.assert_allclose(a.std_C, [63.0, 62.1, 66.7], atol=2)
     assert "tensorflow" not in sys.modules
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
-    """A data_dir with a set "written" that tensorflow-datasets itself wrote, its keys unusually named."""
+    """A data_dir with a set "written", of tensorflow-datasets, with unusual keys."""
     import tensorflow_datasets as tfds
 
     class Written(tfds.core.GeneratorBasedBuilder):
@@ -452,7 +460,7 @@ def written(tmp_path_factory) -> Path:
 
 
 def test_written_set_with_other_keys(written, monkeypatch):
-    monkeypatch.setattr(sources, "CHUNK", 8)
+    monkeypatch.setattr(splits, "ROWS_PER_READ", 8)
     a = load(DataConfig("written", str(written)), 0)
     assert (a.classes, a.image, len(a.train.y_N), len(a.test.y_N)) == (
         2,
@@ -490,7 +498,8 @@ def test_unknown_set(written, name):
         DataConfig(name, str(written)), "data.dataset", repr(name), str(written)
     )
     assert sorted(written.rglob("*")) == before
-    assert time.perf_counter() - start < 10  # no attempt to download
+    # No attempt to download.
+    assert time.perf_counter() - start < 10
 
 
 def test_unknown_set_names_those_there(written):
@@ -564,7 +573,7 @@ def test_tfrecord(tmp_path):
 
 
 def test_cifar10_in_tfrecord(shared, tmp_path):
-    """The directory as tensorflow-datasets leaves it by default: the format is named, whatever its files hold."""
+    """As tensorflow-datasets prepares it by default: the message names the format."""
     source, folder = (
         shared / CIFAR / "cifar10" / "3.0.2",
         tmp_path / "cifar10" / "3.0.2",
@@ -589,7 +598,8 @@ def test_cifar10_in_tfrecord(shared, tmp_path):
 
 
 NOT_ONE = "not one image and one label"
-BAD_FEATURES = {  # of tfds.features, an image and a label
+# Functions of tfds.features, an image and a label.
+BAD_FEATURES = {
     "no label": (
         lambda f, image, label: {"image": image},
         "has image,",
@@ -664,7 +674,8 @@ def test_missing_split(tmp_path):
 def test_tensorflow_is_never_imported(written):
     code = f"""
 import sys
-from jaxhypernas.data import DataConfig, load
+from jaxhypernas.data.config import DataConfig
+from jaxhypernas.data.dataset import load
 load(DataConfig("digits"), 0)
 assert "tensorflow_datasets" not in sys.modules
 load(DataConfig("written", {str(written)!r}), 0)
@@ -675,127 +686,4 @@ assert "tensorflow_datasets" in sys.modules and "tensorflow" not in sys.modules
         check=True,
         timeout=100,
         cwd=Path(__file__).parents[1],
-    )
-
-
-# --- on the device ---------------------------------------------------------------------------------------------------
-
-KEY = jax.random.key(3)
-order = jax.jit(data.batch_order, static_argnums=(1, 2, 3))
-
-
-@pytest.mark.parametrize(("size", "batch"), [(10, 3), (7, 7), (5, 12)])
-def test_stream_is_the_same_however_it_is_cut(size, batch):
-    whole = np.asarray(order(KEY, size, batch, 24, 0))
-    assert whole.shape == (24, batch) and whole.dtype == np.int32
-    for lengths in ((1,) * 24, (5, 19)):
-        starts = np.cumsum((0, *lengths[:-1]))
-        parts = [
-            order(KEY, size, batch, n, jnp.int32(s))
-            for n, s in zip(lengths, starts, strict=True)
-        ]
-        np.testing.assert_array_equal(np.concatenate(parts), whole)
-
-
-@pytest.mark.parametrize(("size", "batch"), [(10, 3), (5, 12)])
-def test_every_epoch_has_every_image_once(size, batch):
-    stream = np.asarray(order(KEY, size, batch, 60, 0)).ravel()
-    epochs = stream[: len(stream) // size * size].reshape(-1, size)
-    np.testing.assert_array_equal(
-        np.sort(epochs), np.broadcast_to(np.arange(size), epochs.shape)
-    )
-    assert len(np.unique(epochs, axis=0)) > 1
-    for number, epoch in enumerate(epochs):  # keyed by its number alone
-        np.testing.assert_array_equal(
-            epoch, jax.random.permutation(jax.random.fold_in(KEY, number), size)
-        )
-
-
-def test_stream_depends_on_its_key():
-    assert (
-        order(KEY, 50, 5, 10, 0) != order(jax.random.key(4), 50, 5, 10, 0)
-    ).any()
-
-
-def test_stream_far_along():
-    size, batch, start = 45_000, 128, 50_000_000  # image 6.4e9, beyond int32
-    epoch, offset = divmod(start * batch, size)
-    expected = jax.random.permutation(jax.random.fold_in(KEY, epoch), size)[
-        offset : offset + batch
-    ]
-    for first in (start, jnp.int32(start)):
-        np.testing.assert_array_equal(
-            order(KEY, size, batch, 2, first)[0], expected
-        )
-
-
-def test_stream_with_a_key_that_vmap_changes():
-    key = jax.random.key(0, impl="rbg")
-    whole = np.asarray(order(key, 10, 3, 24, 0))
-    np.testing.assert_array_equal(
-        order(key, 10, 3, 4, jnp.int32(9)), whole[9:13]
-    )
-
-
-def test_stream_too_long_for_int32():
-    with pytest.raises(UserError, match=r"^train\.batch: "):
-        data.batch_order(KEY, 2**20, 2**11, 1, 0)
-
-
-@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float32])
-def test_normalise(dtype):
-    x = jax.random.randint(KEY, (64, 4, 4, 3), 0, 256).astype(dtype)
-    mean, std = (
-        jnp.asarray(x, jnp.float32).mean((0, 1, 2)),
-        jnp.asarray(x, jnp.float32).std((0, 1, 2)),
-    )
-    y = jax.jit(data.normalise)(x, mean, std)
-    assert y.dtype == jnp.float32 and y.shape == x.shape
-    np.testing.assert_allclose(y.mean((0, 1, 2)), 0, atol=1e-5)
-    np.testing.assert_allclose(y.std((0, 1, 2)), 1, atol=1e-5)
-
-
-def windows(x_HxWxC, pad, flip):
-    """All images that augmentation may make of one."""
-    H, W = x_HxWxC.shape[:2]
-    padded = np.pad(x_HxWxC, ((pad, pad), (pad, pad), (0, 0)))
-    crops = [
-        padded[i : i + H, j : j + W]
-        for i in range(2 * pad + 1)
-        for j in range(2 * pad + 1)
-    ]
-    return crops + [crop[:, ::-1] for crop in crops if flip]
-
-
-@pytest.mark.parametrize(
-    ("pad", "flip"), [(0, False), (1, False), (0, True), (1, True), (2, True)]
-)
-def test_augment_makes_each_possible_image(pad, flip):
-    x = 1 + np.arange(4 * 5 * 2, dtype=np.float32).reshape(4, 5, 2)
-    batch = jnp.broadcast_to(x, (600, 4, 5, 2))
-    y = np.asarray(
-        jax.jit(partial(data.augment, pad=pad, flip=flip))(KEY, batch)
-    )
-    assert y.dtype == np.float32
-    possible = {w.tobytes() for w in windows(x, pad, flip)}
-    assert {row.tobytes() for row in y} == possible
-    assert len(possible) == (2 * pad + 1) ** 2 * (1 + flip)
-
-
-def test_augment_moves_images_independently_and_by_key():
-    x = jax.random.normal(KEY, (64, 4, 4, 1))
-    a, b = (
-        data.augment(KEY, x, 2, True),
-        data.augment(jax.random.key(4), x, 2, True),
-    )
-    assert (a != b).any()
-    np.testing.assert_array_equal(a, data.augment(KEY, x, 2, True))
-
-
-def test_augment_under_vmap_is_a_loop():
-    keys, x = jax.random.split(KEY, 3), jax.random.normal(KEY, (3, 8, 4, 4, 1))
-    f = partial(data.augment, pad=1, flip=True)
-    np.testing.assert_array_equal(
-        jax.vmap(f)(keys, x),
-        jnp.stack([f(k, v) for k, v in zip(keys, x, strict=True)]),
     )

@@ -1,78 +1,60 @@
-"""Training images sent to the devices as training comes to them, in the order of `data.batch_order`.
+"""Training images streamed to the devices, in the order of `batches.batch_order`.
 
-What a step takes depends on the key of the order and the step's number alone: the step that a checkpoint holds is the
-position in the data, too. Each process reads its own share of every batch.
+The images of a step depend only on the key of the order and the step's number, so the
+step of a checkpoint is also the position in the data. Each process reads its own share
+of every batch.
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from jaxhypernas.data import dataset as data
-from jaxhypernas.data.sources import Split, Stored
+from jaxhypernas.data.batches import permutation
+from jaxhypernas.data.splits import Split, Stored
 
-THREADS = 8  # that read
+if TYPE_CHECKING:
+    import grain
+
+READ_THREADS = 8
+"""Largest number of threads that read."""
 
 
 def host_order(
     key: jax.Array, size: int, batch: int
 ) -> Callable[[int], np.ndarray]:
-    """``order(step) -> int32 [batch]``: what `data.batch_order` gives for the step."""
-    permutation = lru_cache(4)(jax.jit(partial(data.permutation, key, size)))
+    """Returns the function of one step that `batches.batch_order` is of many.
 
-    def order(step):
+    Args:
+        key: The key of the stream, on one device.
+        size: Number of training images.
+        batch: Images per step.
+
+    Returns:
+        ``order(step)``: int32 [batch], the images of the step, on the host.
+    """
+    epoch_order = lru_cache(4)(jax.jit(partial(permutation, key, size)))
+
+    def order(step: int) -> np.ndarray:
         place_B = step * batch + np.arange(batch)
-        epochs, index_B = (
-            range(place_B[0] // size, place_B[-1] // size + 1),
-            place_B % size,
-        )
-        permutation(
-            epochs[-1] + 1
-        )  # begun ahead: an accelerator gets to it when the program before it has ended
-        return np.concatenate(
-            [
-                np.asarray(permutation(e))[index_B[place_B // size == e]]
-                for e in epochs
-            ]
-        )
+        epoch_B = place_B // size
+        index_B = place_B % size
+        last = int(epoch_B[-1])
+
+        # The next epoch is begun ahead: an accelerator computes its order only when
+        # the program before it has ended.
+        epoch_order(last + 1)
+        parts = [
+            np.asarray(epoch_order(epoch))[index_B[epoch_B == epoch]]
+            for epoch in range(int(epoch_B[0]), last + 1)
+        ]
+        return np.concatenate(parts)
 
     return order
-
-
-def process_rows(
-    sharding: NamedSharding, batch: int, devices: Iterable[jax.Device]
-) -> np.ndarray:
-    """Which images of a batch some devices hold, of arrays T x B x ... sharded so; ascending."""
-    index_map = sharding.devices_indices_map((1, batch))
-    return np.unique(
-        np.concatenate(
-            [np.arange(batch)[index_map[device][1]] for device in devices]
-        )
-    )
-
-
-def read(
-    source: Split | Stored,
-    order: Callable,
-    rows: np.ndarray,
-    steps: range,
-    ahead: int,
-):
-    """An iterator over these rows of each step's batch, a `Split` per step; ``ahead`` steps are read in the background.
-
-    Its method ``close`` ends that.
-    """
-    import grain
-
-    images = grain.MapDataset.source(steps).map(
-        lambda step: source.take(order(step)[rows])
-    )
-    return iter(
-        images.to_iter_dataset(grain.ReadOptions(min(THREADS, ahead), ahead))
-    )
 
 
 def segments(
@@ -83,28 +65,31 @@ def segments(
     length: int,
     sharding: NamedSharding,
 ) -> Generator[tuple[jax.Array, jax.Array]]:
-    """The images x_TxBxHxWxC and labels y_TxB of ``length`` steps at once, T = length, in order; at the end zeros.
+    """Yields the images of ``length`` steps at a time, in order.
+
+    The next segment is read in the background. The last one ends with zeros where the
+    number of steps is no multiple of ``length``.
 
     Args:
-        source: the training split.
-        key: of the order, as `data.batch_order` takes it, on one device.
-        batch: images per step.
-        steps: the steps to come.
-        length: steps per segment.
-        sharding: of T x B x ..., as `mesh.by_process` gives it.
+        source: The training images.
+        key: The key of the order, on one device; not consumed.
+        batch: Images per step, B.
+        steps: The steps to come.
+        length: Steps per segment, T.
+        sharding: Sharding of arrays T x B x ..., as `mesh.by_process` gives it.
+
+    Yields:
+        Images x_TxBxHxWxC and labels y_TxB, on the devices.
 
     Raises:
-        UserError: images cannot be read.
+        UserError: Images cannot be read.
     """
-    rows = process_rows(sharding, batch, sharding.addressable_devices)
-    images = read(
-        source, host_order(key, source.size, batch), rows, steps, length
-    )
+    rows = _process_rows(sharding, batch, sharding.addressable_devices)
+    order = host_order(key, source.size, batch)
 
-    def placed(parts):
-        mine = np.zeros(
-            (length, *parts[0].shape), parts[0].dtype
-        )  # only what this process has read
+    def placed(parts: Sequence[np.ndarray]) -> jax.Array:
+        # Only the rows that this process has read.
+        mine = np.zeros((length, *parts[0].shape), parts[0].dtype)
         np.stack(parts, out=mine[: len(parts)])
 
         def shard(index):
@@ -112,16 +97,41 @@ def segments(
             begin = np.searchsorted(rows, first)
             return mine[:, begin : begin + last - first]
 
-        return jax.make_array_from_callback(
-            (length, batch, *mine.shape[2:]), sharding, shard
-        )
+        shape = (length, batch, *mine.shape[2:])
+        return jax.make_array_from_callback(shape, sharding, shard)
 
-    try:
+    with closing(_read(source, order, rows, steps, ahead=length)) as splits:
         for first in range(0, len(steps), length):
-            x, y = zip(
-                *(next(images) for _ in steps[first : first + length]),
-                strict=True,
-            )
+            segment = [next(splits) for _ in steps[first : first + length]]
+            x, y = zip(*segment, strict=True)
             yield placed(x), placed(y)
-    finally:
-        images.close()
+
+
+def _process_rows(
+    sharding: NamedSharding, batch: int, devices: Iterable[jax.Device]
+) -> np.ndarray:
+    """The images of a batch that some devices hold, ascending."""
+    index_of = sharding.devices_indices_map((1, batch))
+    rows = [np.arange(batch)[index_of[device][1]] for device in devices]
+    return np.unique(np.concatenate(rows))
+
+
+def _read(
+    source: Split | Stored,
+    order: Callable[[int], np.ndarray],
+    rows: np.ndarray,
+    steps: range,
+    ahead: int,
+) -> "grain.DatasetIterator[Split]":
+    """Iterates over steps: of each the given rows of its batch, as a `Split`.
+
+    ``ahead`` steps are read in the background, until the iterator's ``close``.
+    """
+    import grain
+
+    def take(step: int) -> Split:
+        return source.take(order(step)[rows])
+
+    options = grain.ReadOptions(min(READ_THREADS, ahead), ahead)
+    images = grain.MapDataset.source(steps).map(take)
+    return iter(images.to_iter_dataset(options))
