@@ -1,12 +1,12 @@
-"""Where target, generator and the execution of many candidates meet: the only composition point.
+"""Runs a function of one candidate over a population: in chunks, over devices.
 
-A function of one candidate runs over a population in chunks: `jax.vmap` inside a chunk, one chunk after the other, the
-population split over devices. With ``chunk=1`` there is no `vmap` at all: branches on the architecture really branch.
+`jax.vmap` runs the candidates of a chunk side by side, chunks run one after the other,
+and devices split the population. With ``chunk=1`` there is no `jax.vmap` at all:
+branches on the architecture really branch.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,137 +16,128 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxhypernas.execution.mesh import ARCH, DATA
-from jaxhypernas.numerics import cpu
-from jaxhypernas.types import Arch, Generator, Params, Target, UserError
+from jaxhypernas.types import Arch, Generator, Params, Target
 
 
 def bind(
     target: Target, generator: Generator
 ) -> Callable[[Params, Arch, jax.Array], jax.Array]:
-    """``logits(phi, arch, x_BxHxWxC) -> logits_BxL`` of the architecture under its generated weights."""
-    return lambda phi, arch, x: target.apply(
-        generator.generate(phi, arch), arch, x
-    )
+    """Composes a target and a generator.
 
+    Weights that do not depend on the architecture stay unbatched under `jax.vmap`,
+    because the composition is inside the mapped function.
 
-@dataclass(frozen=True)
-class ExecutionConfig:
-    """How candidates run: the same results to rounding, at another speed."""
+    Args:
+        target: The networks.
+        generator: The generator of their weights.
 
-    chunk: int = 0  # candidates side by side on a device; 0: chosen by platform
-    form: Literal["auto", "branch", "fused", "native"] = (
-        "auto"  # branch: each op of a node is a branch, of which vmap
-    )
-    # computes all; fused: one convolution whatever the op, in spaces that allow it; native: cells as C++, on CPU
-
-    def __post_init__(self):
-        if self.chunk < 0:
-            raise UserError(
-                f"execution.chunk: {self.chunk} must be 0 (automatic) or more"
-            )
-
-
-def choose(
-    config: ExecutionConfig, target: Target, platform: str
-) -> tuple[int, str, Target]:
-    """The chunk, the form, and the target in that form, for a platform ("cpu", "tpu", "gpu").
-
-    What was measured, or estimated by compilers (experiments/LOG.md): on CPU one candidate at a time, which stays in
-    cache, its cells as C++ where there is a compiler, else branching; on TPU one at a time, fused where ops can be; on
-    GPU, which small kernels one after the other would leave idle, 8 side by side, which computes every branch where ops
-    can't be fused.
-
-    Raises:
-        UserError: a form that the space, or this machine, doesn't have.
+    Returns:
+        ``logits(phi, arch, x_BxHxWxC) -> logits_BxL``: the network of an architecture
+        under its generated weights.
     """
-    form = config.form
-    if form == "auto":
-        best = (
-            ("native" if cpu.available() else "branch")
-            if platform == "cpu"
-            else "fused"
-        )
-        form = best if best in target.forms else "branch"
-    elif form != "branch" and form not in target.forms:
-        raise UserError(
-            f"execution.form: the cells of this space have no form {form}: set it to branch"
-        )
-    elif form == "native" and not (platform == "cpu" and cpu.available()):
-        raise UserError(
-            "execution.form: native needs a CPU and a C++ compiler (CXX, or c++): set it to branch"
-        )
-    return (
-        config.chunk or (8 if platform == "gpu" else 1),
-        form,
-        target.forms.get(form, target),
-    )
+
+    def logits(phi: Params, arch: Arch, x_BxHxWxC: jax.Array) -> jax.Array:
+        theta = generator.generate(phi, arch)
+        return target.apply(theta, arch, x_BxHxWxC)
+
+    return logits
 
 
 def map_candidates(f: Callable[[Any], Any], population: Any, chunk: int) -> Any:
-    """``f`` of each candidate, stacked along the leading axis A, ``chunk`` of them side by side (A any size)."""
-    return (
-        lax.map(f, population)
-        if chunk == 1
-        else lax.map(f, population, batch_size=chunk)
-    )
+    """Applies a function to each candidate.
+
+    Args:
+        f: Function of one candidate.
+        population: Candidates; any pytree with a leading axis A.
+        chunk: Candidates side by side.
+
+    Returns:
+        The results, stacked along A.
+    """
+    if chunk == 1:
+        return lax.map(f, population)
+    return lax.map(f, population, batch_size=chunk)
 
 
 def map_first(
     f: Callable[[Any], Any], population: Any, chunk: int, number: jax.Array
 ) -> Any:
-    """`map_candidates` of the first ``number`` candidates (traced), rounded up to chunks; other results are 0.
+    """Applies a function to the first candidates of a population.
 
-    A must be a multiple of the chunk.
+    Args:
+        f: Function of one candidate.
+        population: Candidates with a leading axis A, a multiple of the chunk.
+        chunk: Candidates side by side.
+        number: int32, traced: how many candidates; rounded up to chunks.
+
+    Returns:
+        The results, stacked along A; those of the other candidates are 0.
     """
-    results = jax.tree.map(
-        lambda s: jnp.zeros(s.shape, s.dtype),
-        jax.eval_shape(jax.vmap(f), population),
-    )
+    shapes = jax.eval_shape(jax.vmap(f), population)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
     def one_chunk(i, results):
-        candidates = jax.tree.map(
-            lambda x: lax.dynamic_slice_in_dim(x, i * chunk, chunk), population
-        )
-        new = map_candidates(f, candidates, chunk)
-        return jax.tree.map(
-            lambda x, y: lax.dynamic_update_slice_in_dim(x, y, i * chunk, 0),
-            results,
-            new,
-        )
+        def part(x):
+            return lax.dynamic_slice_in_dim(x, i * chunk, chunk)
 
-    return lax.fori_loop(0, (number + chunk - 1) // chunk, one_chunk, results)
+        def put(x, y):
+            return lax.dynamic_update_slice_in_dim(x, y, i * chunk, 0)
+
+        candidates = jax.tree.map(part, population)
+        new = map_candidates(f, candidates, chunk)
+        return jax.tree.map(put, results, new)
+
+    return lax.fori_loop(0, (number + chunk - 1) // chunk, one_chunk, zeros)
 
 
 def mean_candidates(
     f: Callable[[Any], Any], population: Any, chunk: int
 ) -> Any:
-    """The mean over candidates of a pytree of arrays, accumulated chunk by chunk; A must be a multiple of the chunk."""
+    """Averages a function over candidates, accumulating chunk by chunk.
+
+    Args:
+        f: Function of one candidate; returns a pytree of arrays.
+        population: Candidates with a leading axis A, a multiple of the chunk.
+        chunk: Candidates side by side.
+
+    Returns:
+        The mean over candidates.
+    """
     A = jax.tree.leaves(population)[0].shape[0]
-    chunks = jax.tree.map(
-        lambda x: x.reshape(A // chunk, chunk, *x.shape[1:]), population
-    )
 
-    def partial_sum(chunk_population):
+    def split(x):
+        return x.reshape(A // chunk, chunk, *x.shape[1:])
+
+    def first(tree):
+        return jax.tree.map(lambda x: x[0], tree)
+
+    def chunk_sum(candidates):
         if chunk == 1:
-            return f(jax.tree.map(lambda x: x[0], chunk_population))
-        return jax.tree.map(lambda x: x.sum(0), jax.vmap(f)(chunk_population))
+            return f(first(candidates))
+        return jax.tree.map(lambda x: x.sum(0), jax.vmap(f)(candidates))
 
-    zero = jax.tree.map(
-        lambda s: jnp.zeros(s.shape, s.dtype),
-        jax.eval_shape(partial_sum, jax.tree.map(lambda x: x[0], chunks)),
-    )
-    total, _ = lax.scan(
-        lambda sum_, c: (jax.tree.map(jnp.add, sum_, partial_sum(c)), None),
-        zero,
-        chunks,
-    )
+    def add(total, candidates):
+        return jax.tree.map(jnp.add, total, chunk_sum(candidates)), None
+
+    chunks = jax.tree.map(split, population)
+    shapes = jax.eval_shape(chunk_sum, first(chunks))
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    total, _ = lax.scan(add, zero, chunks)
     return jax.tree.map(lambda x: x / A, total)
 
 
 def deal(work_A: np.ndarray, hands: int) -> list[np.ndarray]:
-    """Indices of the candidates that each of some devices takes: as many for all, but for one, and about the same work.
+    """Deals candidates to devices.
 
-    The most laborious first, to and fro: candidates that branch take as long as the ops that they chose.
+    Counts differ by at most one; total work is balanced by dealing in snake order from
+    the most expensive candidate down.
+
+    Args:
+        work_A: Cost of each candidate, in any unit.
+        hands: Number of devices.
+
+    Returns:
+        The indices of each device's candidates.
     """
     turn_A, seat_A = divmod(np.arange(len(work_A)), hands)
     hand_A = np.where(turn_A % 2, hands - 1 - seat_A, seat_A)
@@ -155,26 +146,45 @@ def deal(work_A: np.ndarray, hands: int) -> list[np.ndarray]:
 
 
 def split_candidates(mesh: Mesh, f: Callable[..., Any]) -> Callable[..., Any]:
-    """``f(replicated, *populations)``, populations split over devices, results stacked; no collective."""
+    """Splits populations over devices; there is no collective.
+
+    Args:
+        mesh: The devices.
+        f: ``f(replicated, *populations)``, on one device's share.
+
+    Returns:
+        The same function on whole populations; results are stacked.
+    """
 
     def split(replicated, *populations):
         specs = (P(), *(P(ARCH) for _ in populations))
-        g = jax.shard_map(
+        shared = jax.shard_map(
             f, mesh=mesh, in_specs=specs, out_specs=P(ARCH), check_vma=False
         )
-        return g(replicated, *populations)
+        return shared(replicated, *populations)
 
     return split
 
 
 def mean_over_mesh(mesh: Mesh, f: Callable[..., Any]) -> Callable[..., Any]:
-    """``f(replicated, population)``, a mean over its share of the population on each device, averaged over devices.
+    """Averages a function over the devices that split a population.
 
-    Only candidates are split here; `split_images` makes the compiler split what is computed of each.
+    Only candidates are split here; `split_images` makes the compiler split the work on
+    each candidate.
+
+    Args:
+        mesh: The devices.
+        f: ``f(replicated, population)``, the mean over one device's share.
+
+    Returns:
+        The same function on whole populations.
     """
-    g = lambda *args: lax.pmean(f(*args), ARCH)  # noqa: E731
+
+    def mean(*arguments):
+        return lax.pmean(f(*arguments), ARCH)
+
     return jax.shard_map(
-        g,
+        mean,
         mesh=mesh,
         in_specs=(P(), P(ARCH)),
         out_specs=P(),
@@ -184,7 +194,14 @@ def mean_over_mesh(mesh: Mesh, f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def split_images(mesh: Mesh, arrays: Any) -> Any:
-    """Arrays GxBx... with B split over the devices that share a candidate: the compiler splits what depends on them."""
-    return lax.with_sharding_constraint(
-        arrays, NamedSharding(mesh, P(None, DATA))
-    )
+    """Splits mini-batches over the devices that share a candidate.
+
+    Args:
+        mesh: The devices.
+        arrays: Mini-batches G x B x ...; B is split.
+
+    Returns:
+        The arrays; the compiler splits whatever depends on them.
+    """
+    sharding = NamedSharding(mesh, P(None, DATA))
+    return lax.with_sharding_constraint(arrays, sharding)

@@ -1,7 +1,7 @@
-"""What a run asks of this machine, before it begins: numbers that don't divide, data too small, memory it hasn't.
+"""Whether this machine can begin a run.
 
-Memory is counted roughly, from below: a digit too many is told at once, not by an error in the middle of a run. Whether
-a run fits to the byte is what `preflight` tells.
+Memory is counted roughly, from below: a typo of one digit too many is reported before
+the run starts. `ahead` tells whether a run fits to the byte.
 """
 
 import math
@@ -12,86 +12,99 @@ from typing import Any
 
 import jax
 
-from jaxhypernas.config.config import full_name
-from jaxhypernas.data import dataset as data
-from jaxhypernas.programs.parts import Components
-from jaxhypernas.programs.scoring import batch_shape
+from jaxhypernas.config.sections import TrainConfig
+from jaxhypernas.data import batches
+from jaxhypernas.data.dataset import Dataset
+from jaxhypernas.programs.parts import Parts
+from jaxhypernas.programs.training import segment_length, train_program
 from jaxhypernas.types import UserError
 
-AT_ONCE = {  # fields of search that count candidates in memory at once, by strategy
-    "random": ("number",),
-    "smash": ("number", "perturbed"),
-    "evolution": ("population", "children", "tournament"),
-    "nsga2": ("population",),
-    "progressive": ("beam",),
-}
+
+def check(parts: Parts, dataset: Dataset) -> None:
+    """Checks that a run can begin here.
+
+    Args:
+        parts: The parts of the run.
+        dataset: The images.
+
+    Raises:
+        UserError: Numbers do not divide, images are too few, memory is too small, or no
+            candidate is within the limits of the search.
+    """
+    config = parts.config
+    splits = (
+        [dataset.valid] if dataset.stored else [dataset.valid, dataset.test]
+    )
+    for split in splits:
+        batches.batch_shape(split.size, config.score.batch)
+    _check_memory(parts)
+    if parts.searched.generator.trained:
+        train_program(parts)
+    for place, train, steps in _trainings(parts):
+        _check_order(place, train, steps, dataset.source.size)
+    if config.search.max_params or config.search.max_flops:
+        parts.strategy.ask(parts.strategy.init(parts.key))
 
 
-def check(run: Components) -> None:
-    """Raise UserError if the run cannot begin here."""
-    c, size = run.config, run.dataset.source.size
-    for split in (run.dataset.valid, run.dataset.test)[
-        : 1 if run.dataset.stored else 2
-    ]:
-        batch_shape(split.size, c.score.batch)
+def _trainings(parts: Parts) -> Iterator[tuple[str, TrainConfig, int]]:
+    """Place, configuration and steps per call of each training of the run."""
+    config = parts.config
+    if not config.data.stream:
+        yield "retrain.train", config.retrain.train, config.retrain.train.steps
+    if parts.searched.generator.trained:
+        yield "train", config.train, segment_length(config)
+
+
+def _check_order(place: str, train: TrainConfig, steps: int, size: int) -> None:
+    """Raises UserError if the order of images cannot be computed."""
+    order = partial(
+        batches.batch_order, size=size, batch=train.drawn, steps=steps, start=0
+    )
+    try:
+        jax.eval_shape(order, jax.random.key(0))
+    except UserError as error:
+        # The complaint names its field "train.batch", wherever the section is.
+        raise UserError(str(error).replace("train", place, 1)) from None
+
+
+def _check_memory(parts: Parts) -> None:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for fields, needed in _needs(run):
+    for fields, needed in _needs(parts):
         if needed > memory:
             raise UserError(
-                f"{fields}: this takes {needed / 2**30:,.0f} GiB of memory or more, the machine has "
-                f"{memory / 2**30:,.0f}: lower it"
+                f"{fields}: this takes {needed / 2**30:,.0f} GiB of memory or more, "
+                f"the machine has {memory / 2**30:,.0f}: lower it"
             )
-    trainings = (
-        []
-        if c.data.stream
-        else [("retrain.train", c.retrain.train, c.retrain.train.steps)]
-    )
-    if c.generator != "standalone":
-        _ = run.train_program
-        trainings.append(("train", c.train, run.segment))
-    for group, config, steps in trainings:
-        order = partial(
-            data.batch_order,
-            size=size,
-            batch=config.ghosts * config.batch,
-            steps=steps,
-            start=0,
-        )
-        try:
-            jax.eval_shape(order, run.key)
-        except UserError as error:
-            raise UserError(full_name(group, error)) from None
 
 
-def _needs(run: Components) -> Iterator[tuple[str, int]]:
-    """Fields, and bytes that their values take at least."""
-    c, (height, width, channels) = run.config, run.dataset.image
-    arch = _bytes(jax.eval_shape(run.space.sample, run.key, 1.0))
-    sizes = "memory_bank" if c.space == "memory_bank" else "cells"
-    yield sizes, _bytes(run.target.weight_spec)
-    yield (
-        f"{c.generator}, {sizes}",
-        _bytes(jax.eval_shape(run.generator.init, run.key)),
-    )
-    yield "execution.chunk", run.chunk * arch
-    pixels = (height + 2 * c.data.pad) * (width + 2 * c.data.pad) * channels
+def _needs(parts: Parts) -> Iterator[tuple[str, int]]:
+    """Fields, and the bytes that their values take at least."""
+    config = parts.config
+    space, target, generator = parts.searched
+    arch = _bytes(jax.eval_shape(space.sample, parts.key, 1.0))
+    yield "space", _bytes(target.weight_spec)
+    phi = jax.eval_shape(generator.init, parts.key)
+    yield "generator, space", _bytes(phi)
+    yield "execution.chunk", parts.chunk * arch
+
+    height, width, channels = parts.image
+    pad = 2 * config.data.pad
+    pixels = (height + pad) * (width + pad) * channels
     yield "data.pad", 4 * pixels
-    trainings = [
-        ("retrain.train", c.retrain.train, c.retrain.train.steps),
-        ("train", c.train, run.segment),
+    sections = [
+        ("retrain.train", config.retrain.train, config.retrain.train.steps),
+        ("train", config.train, segment_length(config)),
     ]
-    for group, config, steps in trainings:
-        images = config.batch * config.ghosts
-        yield f"{group}.batch, {group}.ghosts", 4 * images * pixels
-        yield f"{group}.steps, {group}.batch", 4 * images * steps
-    yield "train.architectures", c.train.architectures * arch
-    yield "retrain.sample", c.retrain.sample * arch
-    for field in AT_ONCE[c.strategy]:
-        yield f"search.{field}", getattr(c.search, field) * arch
+    for place, train, steps in sections:
+        yield f"{place}.batch, {place}.ghosts", 4 * train.drawn * pixels
+        yield f"{place}.steps, {place}.batch", 4 * train.drawn * steps
+
+    yield "train.architectures", config.train.architectures * arch
+    yield "retrain.sample", config.retrain.sample * arch
+    for field, number in parts.strategy.at_once.items():
+        yield f"strategy.{field}", number * arch
 
 
 def _bytes(tree: Any) -> int:
-    return sum(
-        math.prod(leaf.shape) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)

@@ -1,211 +1,289 @@
-"""Training: the same pure step trains a hypernetwork over sampled architectures and one network from scratch.
+"""Training of a generator: its program, the images it takes, the loop over segments.
 
-Each step draws a batch of images and some architectures, and descends the mean of their losses. Everything random in
-step t comes from ``fold_in(key, t)``, so a resumed run continues bit for bit.
+A segment is the steps between two checkpoints, in one call of one program.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from functools import partial
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import optax
+import numpy as np
+from jax.sharding import NamedSharding
 
-from jaxhypernas.data import dataset as data
-from jaxhypernas.numerics.nn import cross_entropy
-from jaxhypernas.types import Arch, Generator, Params, UserError
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. Defaults: the paper's Adam (learning rate 1e-3, betas 0.5 and 0.999, epsilon 1e-4, cosine)."""
-
-    steps: int = 1000
-    batch: int = 32  # images per step, the same for all of its architectures
-    architectures: int = 4  # per step
-    optimizer: Literal["adam", "sgd"] = "adam"  # sgd: Nesterov momentum 0.9
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4  # of shared and standalone kernels, where the architecture uses them
-    path_dropout: float = 0.0  # One-Shot: train the network of all paths, dropped at this rate, 0 at first; 0: samples
-    ghosts: int = 1  # batches per step: the architectures take turns with them
-    every: int = 100  # steps between checkpoints and lines of metrics
-
-    def __post_init__(self):
-        for name in ("steps", "batch", "architectures", "ghosts", "every"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"train.{name}: {getattr(self, name)} must be at least 1"
-                )
-        if self.steps >= 2**31:
-            raise UserError(f"train.steps: {self.steps} must be below 2^31")
-        if not 0 < self.learning_rate < math.inf:
-            raise UserError(
-                f"train.learning_rate: {self.learning_rate} must be above 0, and finite"
-            )
-        if not 0 <= self.path_dropout < 1:
-            raise UserError(
-                f"train.path_dropout: {self.path_dropout} must be at least 0 and below 1"
-            )
-        if not 0 <= self.weight_decay < math.inf:
-            raise UserError(
-                f"train.weight_decay: {self.weight_decay} must be 0 or more, and finite"
-            )
-
-    @property
-    def drawn(self) -> int:
-        """Images per step, of all its batches."""
-        return self.ghosts * self.batch
+from jaxhypernas.config.config import Config
+from jaxhypernas.data import loader
+from jaxhypernas.data.batches import Images, Segment
+from jaxhypernas.data.dataset import Dataset
+from jaxhypernas.execution.candidates import (
+    bind,
+    mean_candidates,
+    mean_over_mesh,
+    split_images,
+)
+from jaxhypernas.execution.mesh import ARCH, DATA, PROCESS, by_process
+from jaxhypernas.hosts import processes
+from jaxhypernas.programs.parts import Parts
+from jaxhypernas.programs.steps import (
+    TrainState,
+    init_state,
+    make_optimizer,
+    make_steps,
+    split_key,
+)
+from jaxhypernas.types import UserError
 
 
-class TrainState(NamedTuple):
-    """All that training needs to continue."""
+class Trained(NamedTuple):
+    """Training after a segment."""
 
-    step: jax.Array  # int32: steps done
-    phi: Params
-    optimizer: Any
-    key: jax.Array
+    state: TrainState
+    """The state."""
 
+    loss: float
+    """Mean training loss of the segment, in nats."""
 
-class Images(NamedTuple):
-    """What training reads, on the device."""
+    steps: int
+    """Steps of the segment."""
 
-    x_NxHxWxC: jax.Array
-    y_N: jax.Array
-    mean_C: jax.Array
-    std_C: jax.Array
+    seconds: float
+    """Time that the segment took."""
 
 
-class Segment(NamedTuple):
-    """What training reads where images are streamed: those of its next steps, in order."""
-
-    x_TxBxHxWxC: jax.Array
-    y_TxB: jax.Array
-    mean_C: jax.Array
-    std_C: jax.Array
-
-
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Adam or SGD, cosine to 0 over the run."""
-    scale = (
-        optax.scale_by_adam(0.5, 0.999, 1e-4)
-        if config.optimizer == "adam"
-        else optax.trace(0.9, nesterov=True)
-    )
-    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    return optax.chain(scale, optax.scale_by_learning_rate(schedule))
-
-
-def init_state(
-    generator: Generator,
-    optimizer: optax.GradientTransformation,
-    key: jax.Array,
-) -> TrainState:
-    """The state before the first step."""
-    phi_key, run_key = jax.random.split(key)
-    phi = generator.init(phi_key)
-    return TrainState(jnp.int32(0), phi, optimizer.init(phi), run_key)
-
-
-def keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A state's key split in two: that of the order of images, and that of all else."""
-    order_key, step_key = jax.random.split(key)
-    return order_key, step_key
-
-
-def make_run(
-    config: TrainConfig,
-    augmentation: data.DataConfig,
-    logits: Callable[[Params, Arch, jax.Array], jax.Array],
-    decay: Callable[[Params], Any],
-    optimizer: optax.GradientTransformation,
-    sample: Callable[[jax.Array, jax.Array], Arch],
-    mean: Callable[[Callable, Any, Arch], Any],
-    length: int,
-) -> Callable[
-    [TrainState, Images | Segment, jax.Array], tuple[TrainState, jax.Array]
-]:
-    """``run(state, images, steps) -> (state, mean loss)``: ``steps`` (traced, at most ``length``) steps in one program.
-
-    The images are all of them, or a segment of ``length`` steps that begins with the state's: results are the same.
+def train(
+    parts: Parts, dataset: Dataset, state: TrainState
+) -> Iterator[Trained]:
+    """Trains from a state to the end of training.
 
     Args:
-        logits: of one architecture, as `predict.bind` gives it.
-        decay: the generator's: which leaves weight decay applies to. What an architecture doesn't use has gradient 0
-            and doesn't decay for it.
-        sample: (key, progress in 0..1) -> the architectures of a step, with a leading axis.
-        mean: (f, replicated, population) -> the mean over the population of the pytree f(replicated, candidate).
+        parts: The parts of the run.
+        dataset: The images.
+        state: The state to begin with, on all devices.
+
+    Yields:
+        The state after each segment; the next segment begins when the caller asks for
+        it.
+
+    Raises:
+        UserError: Training diverged, or images do not divide among the devices.
+    """
+    config = parts.config.train
+    jitted = train_program(parts)
+    program = None
+    with closing(segments(parts, dataset, state)) as images_of:
+        images = next(images_of, None)
+        while (done := int(state.step)) < config.steps:
+            steps = min(config.every, config.steps - done)
+            began = time.time()
+            if program is None:
+                program = processes.compiled(
+                    jitted, state, images, np.int32(steps)
+                )
+            state, loss = program(state, images, np.int32(steps))
+            # The host reads and sends the next images while the program runs.
+            images = next(images_of, None)
+            check_progress(float(loss), int(state.step), parts.classes)
+            yield Trained(state, float(loss), steps, time.time() - began)
+
+
+def start(parts: Parts, key: jax.Array) -> TrainState:
+    """Makes the state before training.
+
+    Args:
+        parts: The parts of the run.
+        key: The key of training; consumed.
+    """
+    optimizer = make_optimizer(parts.config.train)
+    return init_state(parts.searched.generator, optimizer, key)
+
+
+def start_everywhere(parts: Parts) -> TrainState:
+    """Makes the state before training, on all devices.
+
+    Args:
+        parts: The parts of the run.
     """
 
-    def loss(phi, arch, x, y):
-        return cross_entropy(logits(phi, arch, x), y)
+    def begin():
+        return start(parts, jax.random.fold_in(parts.key, 0))
 
-    def one(batch, candidate):
-        (phi, x_GxBxHxWxC, y_GxB), (arch, ghost) = batch, candidate
-        value, grads = jax.value_and_grad(loss)(
-            phi, arch, x_GxBxHxWxC[ghost], y_GxB[ghost]
+    return jax.jit(begin, out_shardings=parts.replicated)()
+
+
+def abstract_state(parts: Parts, sharding: NamedSharding) -> TrainState:
+    """Returns the shapes of a state.
+
+    Args:
+        parts: The parts of the run.
+        sharding: How the arrays lie on devices.
+    """
+    return jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
+        jax.eval_shape(partial(start, parts), parts.key),
+    )
+
+
+def segment_length(config: Config) -> int:
+    """Returns the largest number of steps in one call of the program.
+
+    Args:
+        config: The configuration.
+    """
+    return min(config.train.every, config.train.steps)
+
+
+def train_program(parts: Parts) -> jax.stages.Wrapped:
+    """Makes the program of a segment, `steps.make_steps` on all devices.
+
+    Args:
+        parts: The parts of the run.
+
+    Returns:
+        ``program(state, images, steps) -> (state, loss)``.
+
+    Raises:
+        UserError: The images of a batch do not divide among the devices that share it.
+    """
+    config = parts.config.train
+    mesh = parts.mesh
+    shared = mesh.shape[DATA]
+    if config.batch % shared:
+        raise UserError(
+            f"train.batch: {config.batch} must be a multiple of the {shared} devices "
+            f"that share it: set it to {-(-config.batch // shared) * shared}, or "
+            f"train.architectures to a multiple of {mesh.size}"
         )
+    per_device = config.architectures // mesh.shape[ARCH]
+    most = min(parts.chunk, per_device)
+    chunk = max(c for c in range(1, most + 1) if per_device % c == 0)
+    space, target, generator = parts.trained
 
-        def decayed(grad, w, wanted):
-            return (
-                grad + config.weight_decay * jnp.where(grad == 0, 0, w)
-                if wanted
-                else grad
-            )
+    def mean(f, replicated, population):
+        phi, *batch = replicated
 
-        return value, jax.tree.map(decayed, grads, phi, decay(phi))
+        def mean_here(replicated, share):
+            return mean_candidates(partial(f, replicated), share, chunk)
 
-    def run(state: TrainState, images: Images | Segment, steps):
-        order_key, step_key = keys(state.key)
-        x_, y_, mean_C, std_C = images
-        if isinstance(images, Segment):
-            order = jnp.arange(length)  # along T: the batches lie in order
-        else:
-            order = data.batch_order(
-                order_key, len(y_), config.drawn, length, state.step
-            )
+        everywhere = mean_over_mesh(mesh, mean_here)
+        return everywhere((phi, *split_images(mesh, batch)), population)
 
-        def step(i, carry):
-            state, total = carry
-            arch_key, image_key = jax.random.split(
-                jax.random.fold_in(step_key, state.step)
-            )
-            archs = sample(
-                arch_key, state.step.astype(jnp.float32) / config.steps
-            )
-            x = data.normalise(x_[order[i]], mean_C, std_C)
-            x = data.augment(image_key, x, augmentation.pad, augmentation.flip)
-            x, y = (
-                v.reshape(config.ghosts, config.batch, *v.shape[1:])
-                for v in (x, y_[order[i]])
-            )
-            ghost_A = (
-                jnp.arange(jax.tree.leaves(archs)[0].shape[0]) % config.ghosts
-            )
-            value, grads = mean(one, (state.phi, x, y), (archs, ghost_A))
-            with jax.numpy_dtype_promotion(
-                "standard"
-            ):  # optax mixes its int32 count with floats
-                updates, optimizer_state = optimizer.update(
-                    grads, state.optimizer, state.phi
-                )
-            phi = optax.apply_updates(state.phi, updates)
-            return TrainState(
-                state.step + 1, phi, optimizer_state, state.key
-            ), total + value
+    def sample(key, progress):
+        key_A = jax.random.split(key, config.architectures)
+        if config.path_dropout and space.paths:
+            rate = config.path_dropout * progress
+            return jax.vmap(lambda k: space.paths(k, rate))(key_A)
+        return jax.vmap(lambda k: space.sample(k, progress))(key_A)
 
-        state, total = jax.lax.fori_loop(
-            0, steps, step, (state, jnp.float32(0))
+    run = make_steps(
+        config,
+        parts.config.data,
+        bind(target, generator),
+        generator.decay,
+        sample,
+        mean,
+        segment_length(parts.config),
+    )
+    return jax.jit(run)
+
+
+def images_on(
+    config: Config, dataset: Dataset, sharding: NamedSharding
+) -> Images:
+    """Puts the training images on devices.
+
+    Args:
+        config: The configuration.
+        dataset: The images.
+        sharding: How the images lie on the devices.
+
+    Raises:
+        UserError: The images are streamed.
+    """
+    if config.data.stream:
+        raise UserError(
+            "data.stream: training from scratch needs all images on a device: set it "
+            "to False"
         )
-        return state, total / steps.astype(jnp.float32)
+    split = dataset.train
+    arrays = (split.x_NxHxWxC, split.y_N, dataset.mean_C, dataset.std_C)
+    return Images(*(jax.device_put(a, sharding) for a in arrays))
 
-    return run
+
+def segments(
+    parts: Parts, dataset: Dataset, state: TrainState
+) -> Generator[Images | Segment]:
+    """Yields the images of each call of the training program.
+
+    Args:
+        parts: The parts of the run.
+        dataset: The images.
+        state: The state that the first call begins with.
+
+    Yields:
+        All images, again and again; or, where images are streamed, the images of the
+        next segment until training ends.
+
+    Raises:
+        UserError: Streamed images do not divide among the processes.
+    """
+    config = parts.config.train
+    if not parts.config.data.stream:
+        images = images_on(parts.config, dataset, parts.replicated)
+        while True:
+            yield images
+    moments = [
+        jax.device_put(a, parts.replicated)
+        for a in (dataset.mean_C, dataset.std_C)
+    ]
+    order_key, _ = split_key(state.key.addressable_data(0))
+    streamed = loader.segments(
+        dataset.source,
+        order_key,
+        config.drawn,
+        range(int(state.step), config.steps),
+        config.every,
+        streamed_sharding(parts),
+    )
+    for x_TxBxHxWxC, y_TxB in streamed:
+        yield Segment(x_TxBxHxWxC, y_TxB, *moments)
+
+
+def streamed_sharding(parts: Parts) -> NamedSharding:
+    """Returns how streamed images T x B x ... lie on the devices.
+
+    Args:
+        parts: The parts of the run.
+
+    Raises:
+        UserError: The images of a step do not divide among the processes.
+    """
+    config = parts.config.train
+    sharding = by_process(parts.mesh)
+    number = sharding.mesh.shape[PROCESS]
+    if config.drawn % number:
+        raise UserError(
+            f"train.batch: with data.stream the {config.drawn} images of a step must "
+            f"be a multiple of the {number} processes: set it to "
+            f"{-(-config.batch // number) * number}"
+        )
+    return sharding
 
 
 def check_progress(loss: float, step: int, classes: int) -> None:
-    """Raise UserError if training has diverged: a loss that is not finite, or ten times that of a blind guess."""
-    if not loss < 10 * float(jnp.log(float(classes))):
+    """Checks that training has not diverged.
+
+    Args:
+        loss: Mean loss of a segment, in nats.
+        step: Steps done.
+        classes: Number of classes.
+
+    Raises:
+        UserError: The loss is not finite, or ten times the loss of a blind guess.
+    """
+    if not loss < 10 * float(np.log(classes)):
         raise UserError(
-            f"train: diverged before step {step} (loss {loss:.3g}): lower train.learning_rate and start again"
+            f"train: diverged before step {step} (loss {loss:.3g}): lower "
+            "train.learning_rate and start again"
         )

@@ -1,0 +1,82 @@
+"""Trains the best candidates and a random sample from scratch: rows of retrain/."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from jaxhypernas.hosts import processes
+from jaxhypernas.programs.populations import parse
+from jaxhypernas.programs.truth import FromScratch
+from jaxhypernas.store.score_table import ids_from_text
+from jaxhypernas.store.tables import Table
+from jaxhypernas.types import Space
+
+
+class Wanted(NamedTuple):
+    """A candidate to train from scratch."""
+
+    group: str
+    """``top``, of the best by score, or ``sample``, of the random sample."""
+
+    row: dict
+    """The candidate's row of the score table."""
+
+
+def missing(table: Table, wanted: list[Wanted]) -> list[Wanted]:
+    """Returns the candidates that are not in the table of retrained ones.
+
+    Args:
+        table: The table of retrained candidates.
+        wanted: Candidates.
+    """
+    rows = table.read().to_pylist()
+    done = {(row["group"], row["id"]) for row in rows}
+    return [each for each in wanted if (each.group, each.row["id"]) not in done]
+
+
+def retrain(
+    space: Space,
+    table: Table,
+    wanted: list[Wanted],
+    from_scratch: FromScratch,
+    devices: int,
+    observe: Callable[[int, float], None],
+) -> None:
+    """Trains candidates from scratch and appends their rows, a piece at a time.
+
+    Args:
+        space: The space of the candidates.
+        table: The table of retrained candidates.
+        wanted: Candidates that are not in it.
+        from_scratch: Trains and scores candidates.
+        devices: Devices of all processes: candidates per piece.
+        observe: ``observe(number, accuracy)``: called after each piece with the number
+            of candidates and their mean test accuracy.
+    """
+    for first in range(0, len(wanted), devices):
+        piece = wanted[first : first + devices]
+        mine = piece[processes.share(len(piece))]
+        rows = _rows(space, mine, from_scratch) if mine else []
+        table.append(pa.Table.from_pylist(rows))
+        accuracies = table.read(["test_accuracy"])["test_accuracy"].to_numpy()
+        observe(len(piece), float(accuracies[-len(piece) :].mean()))
+
+
+def _rows(
+    space: Space, piece: list[Wanted], from_scratch: FromScratch
+) -> list[dict]:
+    population = parse(space, [each.row["arch"] for each in piece])
+    id_A = ids_from_text([each.row["id"] for each in piece])
+    truth = from_scratch(population, id_A)
+    return [
+        {
+            "group": each.group,
+            **each.row,
+            "trained_valid_loss": float(truth.valid.loss[i]),
+            "trained_valid_accuracy": float(truth.valid.accuracy[i]),
+            "test_loss": float(truth.test.loss[i]),
+            "test_accuracy": float(truth.test.accuracy[i]),
+        }
+        for i, each in enumerate(piece)
+    ]

@@ -1,0 +1,116 @@
+"""Scores whatever a table of scores lacks.
+
+A population is made canonical once, costed once, scored and appended.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pyarrow as pa
+
+from jaxhypernas.archs.population import (
+    identities,
+    in_batches,
+    rows,
+    size,
+)
+from jaxhypernas.hosts import processes
+from jaxhypernas.store.score_table import NO_ROWS, ScoreTable, ids_to_text
+from jaxhypernas.types import Arch, Cost, Scores, Space
+
+
+class Candidates(NamedTuple):
+    """Canonical architectures, each one once."""
+
+    arch: Arch
+    """The architectures."""
+
+    id_A: np.ndarray
+    """uint64: their ids."""
+
+    cost: Cost
+    """Their counts."""
+
+
+class Scorer:
+    """Scores candidates and appends them to a table.
+
+    Args:
+        space: The space of the candidates.
+        table: The table of scores.
+        evaluate: ``evaluate(candidates) -> Scores``: with generated weights, or after
+            training from scratch.
+        piece: ``piece(rows)``: how many candidates are scored and appended together
+            when the table has this many rows.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        table: ScoreTable,
+        evaluate: Callable[[Candidates], Scores],
+        piece: Callable[[int], int],
+    ):
+        self.space = space
+        self.table = table
+        self._evaluate = evaluate
+        self._piece = piece
+        self._canonical = jax.jit(jax.vmap(space.canonical))
+
+    def score_missing(
+        self,
+        population: Arch,
+        observe: Callable[[int, int], None] = lambda known, scored: None,
+    ) -> np.ndarray:
+        """Scores every candidate that is not in the table yet and appends its row.
+
+        Args:
+            population: Architectures, with a leading axis A.
+            observe: ``observe(known, scored)``: called after each piece with the number
+                of candidates that the table knew and that were scored.
+
+        Returns:
+            uint64 ids [A] of the whole population, in order.
+        """
+        population = in_batches(self._canonical, population)
+        id_A = identities(population)
+        new = np.sort(np.unique(id_A, return_index=True)[1])
+        new = new[~self.table.known(id_A[new])]
+        if len(new) < len(id_A):
+            observe(len(id_A) - len(new), 0)
+        while len(new):
+            number = self._piece(len(self.table))
+            picked, new = new[:number], new[number:]
+            mine = picked[processes.share(len(picked))]
+            self.table.append(self._scored(rows(population, mine), id_A[mine]))
+            observe(0, len(picked))
+        return id_A
+
+    def _scored(self, population: Arch, id_A: np.ndarray) -> pa.Table:
+        """The rows of this process's share of a piece."""
+        if not len(id_A):
+            return NO_ROWS
+        candidates = Candidates(population, id_A, self.space.cost(population))
+        scores = self._evaluate(candidates)
+        return _rows(self.space, candidates, scores)
+
+
+def _rows(space: Space, candidates: Candidates, scores: Scores) -> pa.Table:
+    arch_A = [
+        space.to_string(rows(candidates.arch, i))
+        for i in range(size(candidates.arch))
+    ]
+    columns = {
+        name: np.asarray(value_A, np.float64)
+        for name, value_A in scores._asdict().items()
+    }
+    return pa.table(
+        {
+            "id": ids_to_text(candidates.id_A),
+            "arch": arch_A,
+            **columns,
+            **candidates.cost._asdict(),
+        }
+    )

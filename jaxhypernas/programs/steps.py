@@ -1,0 +1,181 @@
+"""Steps of training: one pure function trains a generator or a single network.
+
+Each step draws a batch of images and some architectures, and descends the mean of
+their losses. Everything random in step t comes from ``fold_in(key, t)``, so a resumed
+run continues bit for bit.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxhypernas.config.sections import TrainConfig
+from jaxhypernas.data import batches
+from jaxhypernas.data.batches import Images, Segment
+from jaxhypernas.data.config import DataConfig
+from jaxhypernas.numerics.losses import cross_entropy
+from jaxhypernas.types import Arch, Generator, Params
+
+
+class TrainState(NamedTuple):
+    """All that training needs to continue."""
+
+    step: jax.Array
+    """int32: number of steps done."""
+
+    phi: Params
+    """The generator's parameters."""
+
+    optimizer: Any
+    """State of the optimiser."""
+
+    key: jax.Array
+    """The key from which all randomness of training comes."""
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """Makes Adam or SGD, with a learning rate that falls to 0 along a cosine.
+
+    Args:
+        config: How to train.
+    """
+    if config.optimizer == "adam":
+        scale = optax.scale_by_adam(0.5, 0.999, 1e-4)
+    else:
+        scale = optax.trace(0.9, nesterov=True)
+    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+    return optax.chain(scale, optax.scale_by_learning_rate(schedule))
+
+
+def init_state(
+    generator: Generator,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+) -> TrainState:
+    """Makes the state before the first step.
+
+    Args:
+        generator: The generator to train.
+        optimizer: The optimiser.
+        key: The key of the run; consumed.
+    """
+    phi_key, run_key = jax.random.split(key)
+    phi = generator.init(phi_key)
+    return TrainState(jnp.int32(0), phi, optimizer.init(phi), run_key)
+
+
+def split_key(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Splits the key of a state.
+
+    Args:
+        key: The key; consumed.
+
+    Returns:
+        The key of the order of images, and the key of everything else.
+    """
+    order_key, step_key = jax.random.split(key)
+    return order_key, step_key
+
+
+def make_steps(
+    config: TrainConfig,
+    augmentation: DataConfig,
+    logits: Callable[[Params, Arch, jax.Array], jax.Array],
+    decay: Callable[[Params], Any],
+    sample: Callable[[jax.Array, jax.Array], Arch],
+    mean: Callable[[Callable, Any, Arch], Any],
+    length: int,
+) -> Callable[
+    [TrainState, Images | Segment, jax.Array], tuple[TrainState, jax.Array]
+]:
+    """Makes the program that runs several steps of training.
+
+    Args:
+        config: How to train.
+        augmentation: How images are augmented.
+        logits: ``logits(phi, arch, x_BxHxWxC)``, as `candidates.bind` gives it.
+        decay: `Generator.decay`. A weight that the architecture does not use has
+            gradient 0 and does not decay for it.
+        sample: ``sample(key, progress)``: the architectures of a step, with a leading
+            axis; progress is in 0 .. 1.
+        mean: ``mean(f, replicated, population)``: the mean over the population of the
+            pytree ``f(replicated, candidate)``.
+        length: Largest number of steps of one call.
+
+    Returns:
+        ``run(state, images, steps) -> (state, loss)``: the state after ``steps`` steps
+        (int32, traced) and their mean loss. The images are all images, or a segment of
+        ``length`` steps that begins with the state's; the results are the same.
+    """
+    optimizer = make_optimizer(config)
+
+    def loss(phi, arch, x, y):
+        return cross_entropy(logits(phi, arch, x), y)
+
+    def loss_and_gradient(batch, candidate):
+        """Of one architecture, on its mini-batch of the G mini-batches."""
+        phi, x_GxBxHxWxC, y_GxB = batch
+        arch, ghost = candidate
+        value, grads = jax.value_and_grad(loss)(
+            phi, arch, x_GxBxHxWxC[ghost], y_GxB[ghost]
+        )
+
+        def decayed(grad, w, wanted):
+            if not wanted:
+                return grad
+            return grad + config.weight_decay * jnp.where(grad == 0, 0, w)
+
+        return value, jax.tree.map(decayed, grads, phi, decay(phi))
+
+    def mini_batches(key, x_BxHxWxC, y_B, images):
+        """Normalised and augmented images, G x B x H x W x C, and labels G x B."""
+        x = batches.normalise(x_BxHxWxC, images.mean_C, images.std_C)
+        x = batches.augment(key, x, augmentation.pad, augmentation.flip)
+        return tuple(
+            v.reshape(config.ghosts, config.batch, *v.shape[1:])
+            for v in (x, y_B)
+        )
+
+    def run(state, images, steps):
+        order_key, step_key = split_key(state.key)
+        x, y, _, _ = images
+        if isinstance(images, Segment):
+            # The batches of a segment lie in order along T.
+            order = jnp.arange(length)
+        else:
+            order = batches.batch_order(
+                order_key, len(y), config.drawn, length, state.step
+            )
+
+        def step(i, carry):
+            state, total = carry
+            arch_key, image_key = jax.random.split(
+                jax.random.fold_in(step_key, state.step)
+            )
+            progress = state.step.astype(jnp.float32) / config.steps
+            population = sample(arch_key, progress)
+            batch = mini_batches(image_key, x[order[i]], y[order[i]], images)
+            A = jax.tree.leaves(population)[0].shape[0]
+            ghost_A = jnp.arange(A) % config.ghosts
+            value, grads = mean(
+                loss_and_gradient,
+                (state.phi, *batch),
+                (population, ghost_A),
+            )
+            # optax mixes its int32 count with floats.
+            with jax.numpy_dtype_promotion("standard"):
+                updates, optimizer_state = optimizer.update(
+                    grads, state.optimizer, state.phi
+                )
+            phi = optax.apply_updates(state.phi, updates)
+            state = TrainState(state.step + 1, phi, optimizer_state, state.key)
+            return state, total + value
+
+        start = (state, jnp.float32(0))
+        state, total = jax.lax.fori_loop(0, steps, step, start)
+        return state, total / steps.astype(jnp.float32)
+
+    return run

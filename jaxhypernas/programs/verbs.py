@@ -1,0 +1,434 @@
+"""What each verb does to a work directory: resumes, saves, shows progress, stops.
+
+The computation is in the other files of this folder. Every function does what is
+missing and leaves the rest as it is.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import jax
+import numpy as np
+import pyarrow as pa
+from etils.epath import Path
+
+from jaxhypernas.config import file as config_file
+from jaxhypernas.data.batches import Batches, batch_shape, make_batches
+from jaxhypernas.data.dataset import Dataset
+from jaxhypernas.data.splits import Split
+from jaxhypernas.execution import compilations
+from jaxhypernas.hosts import interrupt, processes
+from jaxhypernas.numerics import stats
+from jaxhypernas.programs import limits, populations, retraining, training
+from jaxhypernas.programs.parts import Parts
+from jaxhypernas.programs.retraining import Wanted
+from jaxhypernas.programs.scorer import Candidates, Scorer
+from jaxhypernas.programs.scoring import make_score, score_one
+from jaxhypernas.programs.truth import FromScratch
+from jaxhypernas.report import progress
+from jaxhypernas.report.ranking import rank_rows
+from jaxhypernas.report.report import write as write_report
+from jaxhypernas.search.budget import within
+from jaxhypernas.search.loop import run_search
+from jaxhypernas.store.checkpoints import Checkpoints
+from jaxhypernas.store.metrics import Metrics
+from jaxhypernas.store.score_table import ScoreTable
+from jaxhypernas.store.tables import Table
+from jaxhypernas.types import Arch, Params, Scores, UserError
+
+PER_SHARD = 32
+"""Smallest number of candidates of a shard, for each device."""
+
+SHARDS = 100
+"""A shard holds 1 / SHARDS of the rows so far, if these are more."""
+
+UNIT = "images*candidates"
+
+
+def train(parts: Parts, dataset: Dataset, workdir: Path) -> Params:
+    """Trains the generator to the end, from the newest checkpoint if there is one.
+
+    Args:
+        parts: The parts of the run.
+        dataset: The images.
+        workdir: The work directory.
+
+    Returns:
+        phi, on every device of this process.
+
+    Raises:
+        UserError: The generator is not trained before scoring, a setting does not fit
+            the devices, or training diverged.
+    """
+    if not parts.searched.generator.trained:
+        raise UserError(
+            f"generator: {parts.config.names['generator']} is not trained beforehand, "
+            "each candidate is when it is scored"
+        )
+    config = parts.config.train
+    # A setting that does not fit must not wait for a checkpoint to be read.
+    training.train_program(parts)
+    metrics = Metrics(workdir)
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        like = training.abstract_state(parts, parts.replicated)
+        restored = checkpoints.restore(like)
+        if restored is None:
+            state = training.start_everywhere(parts)
+        else:
+            _, state = restored
+        bar_of = partial(progress.bar, "train", config.steps, UNIT)
+        with bar_of(start=int(state.step)) as bar:
+            for done in training.train(parts, dataset, state):
+                state = done.state
+                work = done.steps * config.batch * config.architectures
+                checkpoints.save(int(state.step), state)
+                metrics.append(
+                    {
+                        "step": int(state.step),
+                        "loss": done.loss,
+                        "images_candidates_per_s": round(
+                            work / done.seconds, 1
+                        ),
+                        "compilations": compilations.total(),
+                        "chunk": parts.chunk,
+                        "form": parts.form,
+                    }
+                )
+                bar.advance(done.steps, work, f"loss {done.loss:.3f}")
+                interrupt.check()
+    return processes.local(state.phi, parts.replicated_here)
+
+
+def restore_phi(parts: Parts, workdir: Path) -> Params:
+    """Reads the parameters of the trained generator.
+
+    Args:
+        parts: The parts of the run.
+        workdir: The work directory.
+
+    Returns:
+        phi, on every device of this process.
+
+    Raises:
+        UserError: Training has not ended.
+    """
+    restored = None
+    directory = workdir / "checkpoints"
+    if directory.is_dir():
+        with Checkpoints(directory) as checkpoints:
+            like = training.abstract_state(parts, parts.replicated_here)
+            restored = checkpoints.restore(like)
+    done = 0
+    if restored is not None:
+        done, state = restored
+    steps = parts.config.train.steps
+    if done < steps:
+        raise UserError(
+            f"workdir: {workdir} has {done} of {steps} training steps: run "
+            f"jaxhypernas train --workdir {workdir}"
+        )
+    return state.phi
+
+
+def begin(parts: Parts, dataset: Dataset, workdir: Path) -> None:
+    """Makes the work directory of a run, unless the run cannot begin here.
+
+    Args:
+        parts: The parts of the run.
+        dataset: The images.
+        workdir: The work directory.
+
+    Raises:
+        UserError: The run cannot begin; nothing is written.
+    """
+    path = workdir / "config.json"
+    stored = config_file.load(path) if path.exists() else None
+    if stored is None:
+        limits.check(parts, dataset)
+    config_file.begin(workdir, parts.config, stored)
+
+
+def make_from_scratch(parts: Parts, dataset: Dataset) -> FromScratch:
+    """Makes the function that trains candidates from scratch.
+
+    Args:
+        parts: The parts of the run.
+        dataset: The images.
+
+    Raises:
+        UserError: The training images are streamed.
+    """
+    images = training.images_on(parts.config, dataset, parts.replicated_here)
+    valid, test = (
+        _batches(parts, dataset, split)
+        for split in (dataset.valid, dataset.test)
+    )
+    return FromScratch(parts, images, valid, test)
+
+
+def scratch_scorer(
+    parts: Parts, table: ScoreTable, from_scratch: FromScratch
+) -> Scorer:
+    """Makes the scorer that trains every candidate from scratch.
+
+    Args:
+        parts: The parts of the run.
+        table: The table of scores.
+        from_scratch: Trains and scores candidates, as many as devices at a time.
+    """
+    devices = jax.device_count()
+
+    def evaluate(candidates: Candidates) -> Scores:
+        return from_scratch(candidates.arch, candidates.id_A).valid
+
+    return Scorer(parts.searched.space, table, evaluate, lambda rows: devices)
+
+
+def generated_scorer(
+    parts: Parts, table: ScoreTable, dataset: Dataset, phi: Params
+) -> Scorer:
+    """Makes the scorer that scores candidates under generated weights.
+
+    Args:
+        parts: The parts of the run.
+        table: The table of scores.
+        dataset: The images.
+        phi: Parameters of the trained generator.
+    """
+    space, target, generator = parts.searched
+    devices = jax.device_count()
+    one = partial(score_one, target, generator)
+    score = make_score(one, parts.local_mesh, parts.chunk)
+    replicated = phi, _batches(parts, dataset, dataset.valid)
+
+    def evaluate(candidates: Candidates) -> Scores:
+        return score(replicated, candidates.arch, candidates.cost.flops)
+
+    def piece(rows: int) -> int:
+        return max(PER_SHARD * devices, rows // SHARDS)
+
+    return Scorer(space, table, evaluate, piece)
+
+
+def _batches(parts: Parts, dataset: Dataset, split: Split) -> Batches:
+    batch = parts.config.score.batch
+    return make_batches(split, dataset.mean_C, dataset.std_C, batch)
+
+
+@contextmanager
+def scoring_bar(
+    name: str, total: int, scorer: Scorer
+) -> Iterator[Callable[[int, int], None]]:
+    """Shows a progress bar for `Scorer.score_missing`.
+
+    Args:
+        name: Name of the bar.
+        total: Number of candidates.
+        scorer: The scorer.
+
+    Yields:
+        ``observe(known, scored)``, a safe point to stop: it raises
+        `interrupt.StoppedError` after a signal.
+    """
+    with progress.bar(name, total, "candidates") as bar:
+
+        def observe(known: int, scored: int) -> None:
+            best = scorer.table.lowest
+            note = f"best {best:.3f}" if len(scorer.table) else ""
+            bar.advance(known + scored, scored, note)
+            interrupt.check()
+
+        yield observe
+
+
+def score_pieces(
+    parts: Parts, scorer: Scorer, pieces: Iterable[Arch], total: int
+) -> Iterator[np.ndarray]:
+    """Scores a stream of populations.
+
+    Args:
+        parts: The parts of the run.
+        scorer: The scorer of the run.
+        pieces: The populations.
+        total: Number of candidates in all of them.
+
+    Yields:
+        uint64 ids [A] of each population, in order.
+    """
+    with scoring_bar("score", total, scorer) as observe:
+        for population in pieces:
+            yield scorer.score_missing(population, observe)
+
+
+def score(parts: Parts, scorer: Scorer, archs: Sequence[str]) -> pa.Table:
+    """Scores architecture strings.
+
+    Args:
+        parts: The parts of the run.
+        scorer: The scorer of the run.
+        archs: At least one architecture string.
+
+    Returns:
+        Their rows, in order.
+
+    Raises:
+        UserError: A string is not an architecture of the space; nothing is scored.
+    """
+    # All strings are parsed before the first one is scored.
+    pieces = list(populations.iter_parsed(parts.searched.space, archs))
+    id_As = list(score_pieces(parts, scorer, pieces, len(archs)))
+    return scorer.table.rows(np.concatenate(id_As))
+
+
+def search(parts: Parts, scorer: Scorer, workdir: Path) -> None:
+    """Runs the strategy; it replays the candidates that are scored already.
+
+    Args:
+        parts: The parts of the run.
+        scorer: The scorer of the run.
+        workdir: The work directory.
+    """
+    table = scorer.table
+    metrics = Metrics(workdir)
+    with scoring_bar("search", parts.strategy.total, scorer) as observe:
+
+        def evaluate(population: Arch) -> np.ndarray:
+            id_A = scorer.score_missing(population, observe)
+            metrics.append(
+                {
+                    "scored": len(table),
+                    "best": table.lowest,
+                    "compilations": compilations.total(),
+                }
+            )
+            return table.loss(id_A)
+
+        run_search(parts.strategy, jax.random.fold_in(parts.key, 1), evaluate)
+
+
+def retrain(
+    parts: Parts,
+    scorer: Scorer,
+    from_scratch: FromScratch,
+    retrained: Table,
+) -> None:
+    """Trains the best candidates and a random sample from scratch.
+
+    Args:
+        parts: The parts of the run.
+        scorer: The scorer of the run.
+        from_scratch: Trains and scores candidates.
+        retrained: The table of retrained candidates.
+
+    Raises:
+        UserError: No candidate is scored yet.
+    """
+    config = parts.config.retrain
+    table = scorer.table
+    if not len(table):
+        raise UserError(
+            "workdir: it has no scores: run jaxhypernas search or score first"
+        )
+    best = table.best(config.top).to_pylist()
+    draw = within(parts.searched.space, parts.config.search)
+    sample_key = jax.random.fold_in(parts.key, 2)
+    sample = draw.sample(sample_key, config.sample)
+    random = table.rows(scorer.score_missing(sample)).to_pylist()
+    wanted = [Wanted("top", row) for row in best]
+    wanted += [Wanted("sample", row) for row in random]
+    left = retraining.missing(retrained, wanted)
+
+    per_candidate = config.train.steps * config.train.batch
+    begun = len(wanted) - len(left)
+    with progress.bar("retrain", len(wanted), UNIT, start=begun) as bar:
+
+        def observe(number: int, accuracy: float) -> None:
+            note = f"test accuracy {accuracy:.3f}"
+            bar.advance(number, number * per_candidate, note)
+            interrupt.check()
+
+        retraining.retrain(
+            parts.searched.space,
+            retrained,
+            left,
+            from_scratch,
+            jax.device_count(),
+            observe,
+        )
+
+
+def rank(
+    parts: Parts, scorer: Scorer, archs: Sequence[str], truth_A: np.ndarray
+) -> dict[str, stats.Ranking]:
+    """Ranks the scores of architectures, and the counts, against a truth.
+
+    Args:
+        parts: The parts of the run.
+        scorer: The scorer of the run.
+        archs: Architecture strings.
+        truth_A: The truth of each; higher is better.
+
+    Returns:
+        The ranking of each score, by name.
+
+    Raises:
+        UserError: The truth cannot be ranked, or a string is not an architecture.
+    """
+    stats.check_truth(truth_A)
+    rows = score(parts, scorer, archs).to_pylist()
+    return rank_rows(rows, truth_A)
+
+
+def report(
+    parts: Parts,
+    dataset: Dataset,
+    table: ScoreTable,
+    retrained: Table,
+    workdir: Path,
+) -> dict:
+    """Writes the report of a run.
+
+    Args:
+        parts: The parts of the run.
+        dataset: The images.
+        table: The table of scores.
+        retrained: The table of retrained candidates.
+        workdir: The work directory.
+
+    Returns:
+        The figures of the report.
+
+    Raises:
+        UserError: No candidate has been trained from scratch.
+    """
+    if not len(retrained):
+        raise UserError(
+            f"workdir: {workdir} has no candidate trained from scratch: run "
+            "jaxhypernas retrain first"
+        )
+    return write_report(
+        workdir,
+        "Search report",
+        _setting(parts, dataset),
+        table.best(5).to_pylist(),
+        table.column("loss"),
+        retrained.read().to_pylist(),
+    )
+
+
+def _setting(parts: Parts, dataset: Dataset) -> str:
+    """One line on data, seeds and hardware."""
+    config = parts.config
+    names = config.names
+    batches, size = batch_shape(dataset.valid.size, config.score.batch)
+    device = parts.mesh.devices.flat[0].device_kind
+    return (
+        f"{dataset.name}: {dataset.train.size} training, {dataset.valid.size} "
+        f"held-out, {dataset.test.size} test images; space {names['space']}, "
+        f"generator {names['generator']} ({config.train.steps} steps), strategy "
+        f"{names['strategy']}; BatchNorm by statistics of the evaluated batch ({size} "
+        f"images, {batches} batches); one seed ({config.seed}); retraining "
+        f"{config.retrain.train.steps} steps; {parts.mesh.size} {device} device(s), "
+        f"{parts.chunk} candidate(s) side by side on each, form {parts.form}."
+    )
