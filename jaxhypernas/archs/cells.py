@@ -42,7 +42,7 @@ class CellStructure(NamedTuple):
     """
 
     ops: tuple[str, ...]
-    """Names of the ops, in `targets.ops.OPS` and in `spaces.cells.OP_COSTS`."""
+    """Names of the ops, in `targets.ops.OPS` and `spaces.cell_cost.OP_COSTS`."""
 
     inputs: int
     """1: the output of the cell before; 2: also the output of the cell before that."""

@@ -1,38 +1,52 @@
-"""NAS-Bench-201 (Dong and Yang 2020): four states, an op on each of the six edges between them; 15,625 cells."""
+"""NAS-Bench-201 (Dong and Yang 2020): 15,625 cells.
+
+A cell has four states, the first of them its input, and an op on each of the six edges
+between them. Its number, 0 to 15,624, has the ops as its digits in base 5.
+"""
 
 import math
 from functools import cache, partial
 from itertools import product
+from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhypernas.spaces.cells import (
+from jaxhypernas.archs.cells import (
     CellArch,
-    CellConfig,
     CellStructure,
+    array_module,
     check_image,
-    cost,
-    graph,
-    keep_paths,
 )
-from jaxhypernas.types import Enumeration, Growth, Space, UserError
+from jaxhypernas.archs.sizes import Nasbench201Config
+from jaxhypernas.spaces.cell_cost import cost
+from jaxhypernas.spaces.cells import graph, keep_paths
+from jaxhypernas.types import (
+    Array,
+    Enumeration,
+    Growth,
+    ImageShape,
+    Space,
+    UserError,
+)
 
-NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-EDGES = (
-    (1, 0),
-    (2, 0),
-    (2, 1),
-    (3, 0),
-    (3, 1),
-    (3, 2),
-)  # (to, from), in the order of the strings
-PLACES = 5 ** np.arange(
-    5, -1, -1, dtype=np.int32
-)  # of an op in a cell's number
+EDGE_OPS = (
+    "none",
+    "skip_connect",
+    "nor_conv_1x1",
+    "nor_conv_3x3",
+    "avg_pool_3x3",
+)
+"""The ops of an edge; a choice is an index into them."""
+
+EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
+"""(to, from) of each edge, in the order of the strings."""
+
+# A node for each edge: nodes that write one state are added.
 STRUCTURE = CellStructure(
-    ops=NAMES[1:],
+    ops=EDGE_OPS[1:],
     inputs=1,
     write_N=tuple(to for to, _ in EDGES),
     reads=1,
@@ -40,170 +54,233 @@ STRUCTURE = CellStructure(
     stack="residual",
     wiring_N=tuple(start for _, start in EDGES),
 )
+"""The structure of all cells."""
+
+# Worth of each edge's digit in a cell's number.
+_WORTH_6 = 5 ** np.arange(5, -1, -1, dtype=np.int32)
 
 
 def nasbench201(
-    image: tuple[int, int, int] = (32, 32, 3),
-    classes: int = 10,
-    channels: int = 16,
-    cells: int = 5,
+    config: Nasbench201Config, image: ImageShape, classes: int
 ) -> Space:
-    """The space for images (H, W, C), at the published size by default; counts are the published ones."""
+    """Makes the space of NAS-Bench-201; counts are the published ones.
+
+    Args:
+        config: Sizes of the networks (published: 16 channels, 5 cells).
+        image: Height, width and channels of an image.
+        classes: Number of classes.
+
+    Returns:
+        The space; `to_string` has the grammar of its strings.
+
+    Raises:
+        UserError: The images cannot be halved twice.
+    """
     check_image(image)
-    config = CellConfig(channels, cells)
     return Space(
         name="nasbench201",
-        sample=sample,
-        mutate=mutate,
-        canonical=canonical,
+        sample=_sample,
+        mutate=_mutate,
+        canonical=_canonical,
         graph=partial(graph, STRUCTURE),
         cost=partial(cost, STRUCTURE, config, image, classes),
         to_string=to_string,
         from_string=from_string,
         log10_size=6 * math.log10(5),
-        growth=Growth(6, children, tokens, (6, 5), (0, 1)),
-        paths=paths,
-        all=Enumeration(5**6, at),
+        growth=Growth(
+            levels=6,
+            children=_children,
+            tokens=_tokens,
+            vocabulary=(6, 5),
+            kinds=(0, 1),
+        ),
+        paths=_paths,
+        all=Enumeration(5**6, cell),
     )
 
 
-def from_choices(choice_6) -> CellArch:
-    """The cell with these ops (indices into NAMES) on its edges; [..., 6] in NumPy or JAX."""
-    xp = jnp if isinstance(choice_6, jax.Array) else np
-    op_NxO = xp.asarray(np.eye(5, dtype=np.int32)[:, 1:])[choice_6]
+def from_choices(choice_6: Array) -> CellArch:
+    """Makes the cell that has these ops on its edges.
+
+    Args:
+        choice_6: int32 indices into `EDGE_OPS`, NumPy or JAX, with any leading axes.
+
+    Returns:
+        The cell, or the cells.
+    """
+    xp: Any = array_module(choice_6)
+    op_of_choice = np.eye(5, dtype=np.int32)[:, 1:]
     read_NxS = np.eye(4, dtype=np.int32)[[start for _, start in EDGES]]
     out_S = np.array([0, 0, 0, 1], np.int32)
+
     lead = choice_6.shape[:-1]
     return CellArch(
-        op_NxO,
-        *(
-            xp.broadcast_to(xp.asarray(x), lead + x.shape)
-            for x in (read_NxS, out_S)
-        ),
+        op_NxO=xp.asarray(op_of_choice)[choice_6],
+        read_NxS=xp.broadcast_to(xp.asarray(read_NxS), lead + read_NxS.shape),
+        out_S=xp.broadcast_to(xp.asarray(out_S), lead + out_S.shape),
     )
 
 
-def choices(arch: CellArch):
-    """The op on each edge, an index into NAMES."""
+def choices(arch: CellArch) -> Array:
+    """Returns the op on each edge of a cell.
+
+    Args:
+        arch: A cell of this space, NumPy or JAX, with any leading axes.
+
+    Returns:
+        choice_6: int32 indices into `EDGE_OPS`.
+    """
     return arch.op_NxO @ np.arange(1, 5, dtype=np.int32)
 
 
-def sample(key: jax.Array, progress: jax.Array | float = 1.0) -> CellArch:
-    """Each edge's op uniformly."""
+def cell(number: Array) -> CellArch:
+    """Returns the cell of a number.
+
+    Args:
+        number: Numbers from 0 to 15,624, NumPy or JAX, of any shape.
+
+    Returns:
+        The cell; the shape of ``number`` gives its leading axes.
+    """
+    digit_6: Any = number[..., None] // _WORTH_6 % 5
+    return from_choices(digit_6.astype(np.int32))
+
+
+def to_string(arch: CellArch) -> str:
+    """Writes a cell as the official string.
+
+    The grammar::
+
+        cell = "|" edge "|+|" edge "|" edge "|+|" edge "|" edge "|" edge "|"
+        edge = op "~" state
+
+    The three groups are the edges into states 1, 2 and 3; within a group, edges come
+    from states 0, 1, 2 in this order. Ops are those of `EDGE_OPS`.
+
+    Example: ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|none~2|``.
+
+    Args:
+        arch: One cell.
+
+    Returns:
+        The string.
+    """
+    chex.assert_shape(arch.op_NxO, (6, 4))
+    names = [
+        f"{EDGE_OPS[op]}~{start}"
+        for op, (_, start) in zip(np.asarray(choices(arch)), EDGES, strict=True)
+    ]
+    groups = names[:1], names[1:3], names[3:]
+    return "+".join(f"|{'|'.join(group)}|" for group in groups)
+
+
+def from_string(text: str) -> CellArch:
+    """Reads an official string.
+
+    Args:
+        text: The string, as `to_string` writes it.
+
+    Returns:
+        The cell, as NumPy arrays.
+
+    Raises:
+        UserError: The text is no such string.
+    """
+    groups = [group.split("|") for group in text.strip().split("+")]
+    states = [[part[-2:] for part in group] for group in groups]
+    expected = [
+        ["", *(f"~{start}" for to, start in EDGES if to == state), ""]
+        for state in (1, 2, 3)
+    ]
+    if states != expected:
+        raise UserError(
+            f"arch: {text[:80]!r} is not |op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
+        )
+    names = [part[:-2] for group in groups for part in group[1:-1]]
+    for name in names:
+        if name not in EDGE_OPS:
+            raise UserError(
+                f"arch: {name[:40]!r} is not one of {', '.join(EDGE_OPS)}"
+            )
+    choice_6 = [EDGE_OPS.index(name) for name in names]
+    return from_choices(np.array(choice_6, np.int32))
+
+
+def _sample(key: jax.Array, progress: jax.Array | float) -> CellArch:
+    """Draws each edge's op uniformly."""
     return from_choices(jax.random.randint(key, (6,), 0, 5, jnp.int32))
 
 
-def paths(key: jax.Array, rate: jax.Array) -> CellArch:
-    """All ops on every edge, but for those dropped."""
+def _paths(key: jax.Array, rate: jax.Array) -> CellArch:
+    """Applies all ops on every edge, except those that are dropped."""
     arch = from_choices(jnp.zeros(6, jnp.int32))
-    return arch._replace(
-        op_NxO=keep_paths(key, jnp.ones((6, 4), jnp.int32), rate)
-    )
+    op_NxO = keep_paths(key, jnp.ones((6, 4), jnp.int32), rate)
+    return arch._replace(op_NxO=op_NxO)
 
 
-def mutate(key: jax.Array, arch: CellArch) -> CellArch:
-    """Another op on one edge."""
+def _mutate(key: jax.Array, arch: CellArch) -> CellArch:
+    """Puts another op on one edge."""
     edge_key, op_key = jax.random.split(key)
     edge = jax.random.randint(edge_key, (), 0, 6)
     old_6 = jnp.asarray(choices(arch))
-    return from_choices(
-        old_6.at[edge].set(
-            (old_6[edge] + jax.random.randint(op_key, (), 1, 5, jnp.int32)) % 5
-        )
-    )
+    shift = jax.random.randint(op_key, (), 1, 5, jnp.int32)
+    return from_choices(old_6.at[edge].set((old_6[edge] + shift) % 5))
 
 
-def at(index_A) -> CellArch:
-    """The cells whose ops, read as a number of base 5, are these; in NumPy or JAX."""
-    return from_choices((index_A[..., None] // PLACES % 5).astype(np.int32))
+def _canonical(arch: CellArch) -> CellArch:
+    """Returns the first of all cells that compute the same function (6,466 remain)."""
+    number = choices(arch) @ _WORTH_6
+    return cell(jnp.asarray(_representatives())[number])
 
 
 @cache
 def _representatives() -> np.ndarray:
-    """For each cell, by its ops read as a number of base 5, the first cell with the same description of its function.
+    """Returns, by number, the first cell whose function has the same description.
 
-    As published: a state is described by the ops that reach it, skips are replaced by what they copy and an op on a
-    state of a single zero is zero. Sums of zeros and the order of nested sums are not recognised (with both, 4,930
-    functions would be left, not 6,466).
+    As published: a state is described by the ops that reach it, skips are replaced by
+    the state that they copy, and an op on a state of a single zero is zero. Sums of
+    zeros and the order of nested sums are not recognised (if both were, 4,930 functions
+    would remain, not 6,466).
     """
-    first, found = {}, np.zeros(5**6, np.int32)
-    for index, ops in enumerate(product(range(5), repeat=6)):
+    first: dict[str, int] = {}
+    found = np.zeros(5**6, np.int32)
+    for number, ops in enumerate(product(range(5), repeat=6)):
+        terms: list[list[str]] = [[], [], [], []]
         states = ["x", "", "", ""]
-        for to in (1, 2, 3):
-            terms = [
-                "#"
-                if op == 0 or states[start] == "#"
-                else states[start]
-                if op == 1
-                else f"({states[start]}){op}"
-                for (end, start), op in zip(EDGES, ops, strict=True)
-                if end == to
-            ]
-            states[to] = "+".join(sorted(terms))
-        found[index] = first.setdefault(states[3], index)
+        # Edges come in order of the states that they lead to.
+        for (to, start), op in zip(EDGES, ops, strict=True):
+            terms[to].append(_term(states[start], op))
+            states[to] = "+".join(sorted(terms[to]))
+        found[number] = first.setdefault(states[3], number)
     return found
 
 
-def canonical(arch: CellArch) -> CellArch:
-    """The first of all cells that compute the same function (6,466 of them are left)."""
-    return at(jnp.asarray(_representatives())[choices(arch) @ PLACES])
+def _term(state: str, op: int) -> str:
+    """Describes the result of an op; ``#`` is zero."""
+    if op == EDGE_OPS.index("none") or state == "#":
+        return "#"
+    if op == EDGE_OPS.index("skip_connect"):
+        return state
+    return f"({state}){op}"
 
 
-def to_string(arch: CellArch) -> str:
-    """The official string, as in ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``."""
-    names = [
-        f"{NAMES[op]}~{start}"
-        for op, (_, start) in zip(np.asarray(choices(arch)), EDGES, strict=True)
-    ]
-    return "+".join(
-        f"|{'|'.join(part)}|" for part in (names[:1], names[1:3], names[3:])
-    )
+def _children(population: CellArch | None, level: int) -> CellArch:
+    """Puts each op on the next edge.
 
-
-def from_string(text: str) -> CellArch:
-    """Parse an official string.
-
-    Raises:
-        UserError: it isn't one.
+    Edges that no level has decided yet are skips, so that cells of every level connect.
     """
-    parts = [part.split("|") for part in text.strip().split("+")]
-    expected = [
-        ["", *(f"~{start}" for to, start in EDGES if to == end), ""]
-        for end in (1, 2, 3)
-    ]
-    if [[p[-2:] for p in part] for part in parts] != expected:
-        raise UserError(
-            f"arch: {text[:80]!r} is not |op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
-        )
-    names = [p[:-2] for part in parts for p in part[1:-1]]
-    for name in names:
-        if name not in NAMES:
-            raise UserError(
-                f"arch: {name[:40]!r} is not one of {', '.join(NAMES)}"
-            )
-    return from_choices(
-        np.array([NAMES.index(name) for name in names], np.int32)
-    )
-
-
-def children(population: CellArch | None, level: int) -> CellArch:
-    """Cells of ``level`` edges: each op on the next edge, skips on those after it: cells of every level connect."""
     if population is None:
-        population = from_choices(
-            np.full((1, 6), NAMES.index("skip_connect"), np.int32)
-        )
-    new_Ax5x6 = np.repeat(np.asarray(choices(population))[:, None], 5, 1)
-    new_Ax5x6[:, :, level - 1] = np.arange(5)
-    return from_choices(new_Ax5x6.reshape(-1, 6))
+        skips = np.full((1, 6), EDGE_OPS.index("skip_connect"), np.int32)
+        population = from_choices(skips)
+    parent_Ax6 = np.asarray(choices(population))
+    child_Ax5x6 = np.repeat(parent_Ax6[:, None], 5, 1)
+    child_Ax5x6[:, :, level - 1] = np.arange(5)
+    return from_choices(child_Ax5x6.reshape(-1, 6))
 
 
-def tokens(population: CellArch, level: int) -> np.ndarray:
-    """(edge, op) of each of the first ``level`` edges."""
-    op_Axb = np.asarray(choices(population))[:, :level]
-    return np.stack(
-        [
-            np.broadcast_to(np.arange(level, dtype=np.int32), op_Axb.shape),
-            op_Axb,
-        ],
-        -1,
-    ).astype(np.int32)
+def _tokens(population: CellArch, level: int) -> np.ndarray:
+    """Lists (edge, op) of each of the first ``level`` edges."""
+    op_AxE = np.asarray(choices(population))[:, :level]
+    edge_E = np.arange(level, dtype=np.int32)
+    edge_AxE = np.broadcast_to(edge_E, op_AxE.shape)
+    return np.stack([edge_AxE, op_AxE], -1).astype(np.int32)
