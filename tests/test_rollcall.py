@@ -1,14 +1,16 @@
-"""All processes are there and run the same before JAX connects them, or each says in one line what is wrong."""
+"""All processes are there and run the same, or each says in one line what is wrong."""
 
 import io
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from jaxhypernas.hosts import log_filter as lastwords
-from jaxhypernas.hosts import rollcall
+from jaxhypernas.hosts import log_filter, meeting, place, rollcall
 from jaxhypernas.types import UserError
 
 
@@ -33,11 +35,10 @@ def meet(port, cards, processes=None):
     heard = {}
 
     def one(process, card):
-        place = rollcall.Place(
-            f"127.0.0.1:{port}", processes or len(cards), process
-        )
+        number = processes or len(cards)
+        here = place.Place(f"127.0.0.1:{port}", number, process)
         try:
-            (rollcall._answer if process else rollcall._call)(place, card)
+            meeting.meet(here, card)
             heard[process] = ""
         except UserError as error:
             heard[process] = str(error)
@@ -45,9 +46,8 @@ def meet(port, cards, processes=None):
     threads = [
         threading.Thread(target=one, args=item) for item in cards.items()
     ]
-    for thread in reversed(
-        threads
-    ):  # the others first: they wait for process 0
+    # The others first: they wait for process 0.
+    for thread in reversed(threads):
         thread.start()
         time.sleep(0.05)
     for thread in threads:
@@ -85,7 +85,7 @@ def test_another_program(port, name, value, words):
 
 
 def test_who_is_missing(port, monkeypatch):
-    monkeypatch.setattr(rollcall, "WAIT", 1)
+    monkeypatch.setattr(meeting, "WAIT_S", 1)
     heard = meet(port, {0: CARD, 2: CARD}, processes=5)
     assert (
         heard[0] == heard[2] and "process 1, 3, 4 of 5 did not join" in heard[0]
@@ -93,7 +93,7 @@ def test_who_is_missing(port, monkeypatch):
 
 
 def test_the_first_is_missing(port, monkeypatch):
-    monkeypatch.setattr(rollcall, "WAIT", 1)
+    monkeypatch.setattr(meeting, "WAIT_S", 1)
     assert "process 0 did not answer" in meet(port, {1: CARD}, processes=2)[1]
 
 
@@ -102,11 +102,11 @@ def test_a_port_in_use_is_one_line(port):
         socket.create_server(("", port)),
         pytest.raises(UserError, match=f"port {port}"),
     ):
-        rollcall._call(rollcall.Place(f"127.0.0.1:{port}", 2, 0), CARD)
+        meeting.meet(place.Place(f"127.0.0.1:{port}", 2, 0), CARD)
 
 
 def test_others_at_the_port_are_ignored(port, monkeypatch):
-    monkeypatch.setattr(rollcall, "WAIT", 2)
+    monkeypatch.setattr(meeting, "WAIT_S", 2)
 
     def strangers():
         time.sleep(0.3)
@@ -137,21 +137,21 @@ def test_others_at_the_port_are_ignored(port, monkeypatch):
     ],
 )
 def test_wrong_variables(values, monkeypatch):
-    for name, value in zip(rollcall.VARIABLES, values, strict=True):
+    for name, value in zip(place.VARIABLES, values, strict=True):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=values[0]):
-        rollcall._place()
+        place.find(10)
 
 
 def test_no_cluster(monkeypatch):
-    for name in rollcall.VARIABLES:
+    for name in place.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match="JAX_COORDINATOR_ADDRESS"):
-        rollcall._place()
+        place.find(10)
 
 
 def test_slurm_tells_the_place(monkeypatch):
-    for name in rollcall.VARIABLES:
+    for name in place.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     slurm = {
         "JOB_ID": "7",
@@ -163,8 +163,8 @@ def test_slurm_tells_the_place(monkeypatch):
     slurm["LOCALID"] = "1"
     for name, value in slurm.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    place = rollcall._place()
-    assert place.coordinator.startswith("node3:") and place[1:] == (8, 5)
+    found = place.find(10)
+    assert found.coordinator.startswith("node3:") and found[1:] == (8, 5)
 
 
 @pytest.mark.parametrize(
@@ -185,12 +185,55 @@ def test_slurm_tells_the_place(monkeypatch):
         ),
         (
             "a\nE1124 23:38:10.9 5 x.cc:1] b\nc\nF1124 23:38:10.9 5 x.cc:1] d\n@ 0x1\n",
-            f"a\n{lastwords.LOST}\n",
+            f"a\n{log_filter.LOST}\n",
         ),
     ],
 )
-def test_last_words(written, shown, monkeypatch, capsys):
+def test_filtered_log(written, shown, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO(written))
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    lastwords.main()
+    log_filter.main()
     assert capsys.readouterr().out == shown
+
+
+def test_lost_is_the_last_line(capsys):
+    rollcall.lost()
+    assert capsys.readouterr().err == f"{log_filter.LOST}\n"
+
+
+FILTERED = """
+import os, sys
+from jaxhypernas.hosts import log_filter, rollcall
+
+log_filter.start()
+print("python")
+print("more", file=sys.stderr)
+os.write(2, b"[Gloo] Rank 0 is connected\\nE1124 23:38:10.9 5 x.cc:1] b\\n")
+rollcall.lost()
+"""
+
+
+def test_lost_is_the_only_line_of_a_filtered_log():
+    done = subprocess.run(
+        [sys.executable, "-c", FILTERED],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.returncode, done.stdout) == (0, "python\n")
+    assert done.stderr == f"more\n{log_filter.LOST}\n"
+
+
+def test_code_is_that_of_all_files(monkeypatch, tmp_path):
+    (tmp_path / "hosts").mkdir()
+    (tmp_path / "data").mkdir()
+    other = tmp_path / "data" / "a.py"
+    monkeypatch.setattr(
+        rollcall, "__file__", str(tmp_path / "hosts" / "rollcall.py")
+    )
+    hashes = set()
+    for text in ("a", "b"):
+        other.write_text(text)
+        hashes.add(rollcall._code())
+    assert len(hashes) == 2

@@ -1,61 +1,122 @@
-"""Files and functions of the package stay short."""
+"""The package stays easy to read: short files, air, documented arguments."""
 
 import ast
+import io
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "jaxhypernas"
-MAX_FILE_LINES = 400
-MAX_FUNCTION_LINES = 60  # without the docstring
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+MOST_TOKENS = 2500
+MOST_TOKENS_PER_LINE = 8.0
+MOST_FUNCTION_LINES = 60
+MOST_ENTRIES = 20
+LEAST_WITH_ARGUMENTS = 0.6
+
+SILENT = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENCODING,
+    tokenize.ENDMARKER,
+}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines from ``def`` to the end, less those of the function's own docstring."""
+def is_docstring(node: ast.AST) -> bool:
+    """Whether a statement is a bare string: documentation."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def tokens_and_lines(source: str) -> tuple[int, int]:
+    """Tokens of code, and lines that hold one; documentation does not count."""
+    documentation: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if is_docstring(node):
+            documentation.update(range(node.lineno, node.end_lineno + 1))
+    tokens = 0
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        is_text = token.type == tokenize.STRING
+        if token.type in SILENT:
+            continue
+        if is_text and token.start[0] in documentation:
+            continue
+        tokens += 1
+        lines.update(range(token.start[0], token.end[0] + 1))
+    return tokens, len(lines)
+
+
+def length(function: Function) -> int:
+    """Lines of a function without its docstring."""
     lines = (function.end_lineno or function.lineno) - function.lineno + 1
-    if ast.get_docstring(function) is not None:
-        docstring = function.body[0]
-        lines -= (
-            (docstring.end_lineno or docstring.lineno) - docstring.lineno + 1
-        )
+    first = function.body[0]
+    if is_docstring(first):
+        lines -= (first.end_lineno or first.lineno) - first.lineno + 1
     return lines
 
 
-def too_long(name: str, source: str) -> list[str]:
-    """One line for a file and for each of its functions above the limit."""
-    lines = len(source.splitlines())
-    found = (
-        [f"{name}: {lines} lines, at most {MAX_FILE_LINES}"]
-        if lines > MAX_FILE_LINES
-        else []
-    )
-    for node in ast.walk(ast.parse(source)):
-        if (
-            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            and length(node) > MAX_FUNCTION_LINES
-        ):
-            found.append(
-                f"{name}:{node.lineno}: {node.name} has {length(node)} lines, at most {MAX_FUNCTION_LINES}"
-            )
-    return found
+def public_functions(tree: ast.Module) -> Iterator[Function]:
+    """Public functions and methods of a module that take an argument."""
+    for node in tree.body:
+        is_class = isinstance(node, ast.ClassDef)
+        if is_class and node.name.startswith("_"):
+            continue
+        for item in node.body if is_class else [node]:
+            if not isinstance(item, Function) or item.name.startswith("_"):
+                continue
+            names = [a.arg for a in (*item.args.args, *item.args.kwonlyargs)]
+            if set(names) - {"self", "cls"}:
+                yield item
 
 
-def test_files_and_functions_are_short():
-    files = sorted(PACKAGE.rglob("*.py"))
-    assert files
-    found = [
-        line
-        for f in files
-        for line in too_long(
-            str(f.relative_to(PACKAGE)), f.read_text(encoding="utf-8")
-        )
+def test_files_have_few_tokens():
+    tokens = {f: tokens_and_lines(f.read_text())[0] for f in FILES}
+    long = {str(f): n for f, n in tokens.items() if n > MOST_TOKENS}
+    assert tokens and not long, f"at most {MOST_TOKENS} tokens: {long}"
+
+
+def test_lines_have_air():
+    counts = [tokens_and_lines(f.read_text()) for f in FILES]
+    tokens, lines = map(sum, zip(*counts, strict=True))
+    assert tokens / lines <= MOST_TOKENS_PER_LINE
+
+
+def test_functions_are_short():
+    functions = [
+        (f.name, node.name, length(node))
+        for f in FILES
+        for node in ast.walk(ast.parse(f.read_text()))
+        if isinstance(node, Function)
     ]
-    assert not found, "\n".join(found)
+    assert not [each for each in functions if each[2] > MOST_FUNCTION_LINES]
 
 
-def test_planted_lengths():
-    docstring = '    """One.\n' + "\n" * 50 + '    """\n'
-    assert not too_long("a.py", "def f():\n" + docstring + "    x = 1\n" * 59)
-    assert too_long("a.py", "def f():\n" + docstring + "    x = 1\n" * 60) == [
-        "a.py:1: f has 61 lines, at most 60"
+def test_arguments_are_documented():
+    functions = [
+        (f.name, node.name, "Args:" in (ast.get_docstring(node) or ""))
+        for f in FILES
+        for node in public_functions(ast.parse(f.read_text()))
     ]
-    assert not too_long("a.py", "x = 1\n" * 400)
-    assert too_long("a.py", "x = 1\n" * 401) == ["a.py: 401 lines, at most 400"]
+    without = [f"{file}: {name}" for file, name, has in functions if not has]
+    assert len(without) <= (1 - LEAST_WITH_ARGUMENTS) * len(functions), without
+
+
+def test_the_tree_is_small_enough_to_read():
+    entries = [p.name for p in PACKAGE.iterdir() if p.name != "__pycache__"]
+    assert len(entries) <= MOST_ENTRIES, entries
+
+
+def test_measures():
+    source = 'def f(a):\n    """One.\n\n    Two.\n    """\n    return a + 1\n'
+    assert tokens_and_lines(source) == (10, 2)
+    (function,) = public_functions(ast.parse(source))
+    assert length(function) == 2

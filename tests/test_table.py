@@ -1,13 +1,18 @@
 """Rows come back as they were appended, or not at all."""
 
+import errno
 import math
+import re
+import shutil
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxhypernas.store.tables import Table, write, write_parts
+from jaxhypernas.store import tables
+from jaxhypernas.store.tables import Table, write_parts
+from jaxhypernas.types import UserError
 
 
 def make_rows(start, number=4):
@@ -41,6 +46,19 @@ def names(directory):
     return sorted(path.name for path in directory.iterdir())
 
 
+def numbers(directory):
+    """Names without their checksums."""
+    pattern = r"(\d{6}(?:-\w+)?)\.[0-9a-f]{8}\.parquet"
+    found = [re.fullmatch(pattern, name) for name in names(directory)]
+    assert None not in found
+    return [match[1] for match in found if match]
+
+
+def shard(directory, number):
+    (path,) = directory.glob(f"{number:06d}.*.parquet")
+    return path
+
+
 def test_an_empty_table_makes_no_directory(tmp_path):
     assert len(Table(tmp_path / "a" / "b")) == 0
     assert not (tmp_path / "a").exists()
@@ -54,7 +72,7 @@ def test_rows_come_back(directory, capsys):
     table.append(make_table(30))
     assert table.read().to_pylist()[-4:] == make_rows(30)
     assert Table(directory).read().to_pylist() == table.read().to_pylist()
-    assert names(directory) == [f"00000{i}.parquet" for i in range(4)]
+    assert numbers(directory) == [f"00000{i}" for i in range(4)]
     assert not capsys.readouterr().err
 
 
@@ -84,9 +102,8 @@ def test_files_of_others_are_left_alone(directory):
     table = Table(directory)
     assert len(table) == 12
     table.append(make_table(30))
-    assert (directory / "notes.parquet").read_text() == "mine" and (
-        directory / "000003.parquet"
-    ).exists()
+    assert (directory / "notes.parquet").read_text() == "mine"
+    assert shard(directory, 3).exists()
 
 
 def test_numbers_are_exact(directory):
@@ -98,7 +115,7 @@ def test_numbers_are_exact(directory):
         assert {key: type(value) for key, value in row.items()} == {
             "id": str, "n": int, "loss": float, "accuracy": float, "greedy": bool,
         }  # fmt: skip
-    schema = pq.read_schema(directory / "000000.parquet")
+    schema = pq.read_schema(shard(directory, 0))
     assert [str(kind) for kind in schema.types] == [
         "string",
         "int64",
@@ -136,7 +153,7 @@ def test_a_leftover_of_a_killed_write_is_ignored(directory):
 
 def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
     path = tmp_path / "a.parquet"
-    write(path, pa.table({"x": [1]}))
+    write_parts(path, [pa.table({"x": [1]})])
 
     def parts():
         yield pa.table({"x": [2]})
@@ -155,10 +172,13 @@ HARMS = {
 }
 
 
-@pytest.mark.parametrize("shard", [0, 1, 2])
+@pytest.mark.parametrize("number", [0, 1, 2])
 @pytest.mark.parametrize("harm", HARMS)
-def test_a_damaged_shard_moves_aside(directory, shard, harm):
-    path = directory / f"00000{shard}.parquet"
+@pytest.mark.parametrize("has_checksum", [True, False])
+def test_a_damaged_shard_moves_aside(directory, number, harm, has_checksum):
+    path = shard(directory, number)
+    if not has_checksum:
+        path = path.rename(directory / f"{number:06d}.parquet")
     bad = HARMS[harm](path.read_bytes())
     path.write_bytes(bad)
     lines = []
@@ -172,7 +192,7 @@ def test_a_damaged_shard_moves_aside(directory, shard, harm):
     kept = [
         row
         for start in (0, 10, 20)
-        if start != 10 * shard
+        if start != 10 * number
         for row in make_rows(start)
     ]
     assert table.read().to_pylist() == kept
@@ -187,6 +207,7 @@ def test_a_damaged_shard_moves_aside(directory, shard, harm):
 
 def test_a_second_damaged_shard_of_a_number_overwrites_nothing(directory):
     path = directory / "000002.parquet"
+    shard(directory, 2).unlink()
     for text in (b"one", b"two"):
         path.write_bytes(text)
         Table(directory, lambda line: None)
@@ -194,31 +215,195 @@ def test_a_second_damaged_shard_of_a_number_overwrites_nothing(directory):
     assert (directory / "000002.damaged+").read_bytes() == b"two"
 
 
-def test_a_flipped_byte_is_never_silent(directory, tmp_path):
+def flipped(data, place):
+    bad = bytearray(data)
+    bad[place] ^= (1, 4, 0xFF)[place % 3]
+    return bytes(bad)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_flipped_byte_is_never_silent(directory, tmp_path, merged):
     """Parquet's own reader takes a fifth of these for other values."""
-    data, reported = (directory / "000000.parquet").read_bytes(), 0
-    for place in range(0, len(data), 3):
-        bad = bytearray(data)
-        bad[place] ^= (1, 4, 0xFF)[place % 9 // 3]
-        other = tmp_path / str(place)
-        other.mkdir()
-        (other / "000000.parquet").write_bytes(bad)
+    if merged:
+        Table(directory).compact()
+    path, *_ = directory.iterdir()
+    data = path.read_bytes()
+    other = tmp_path / "other"
+    other.mkdir()
+    for place in range(len(data)):
+        (other / path.name).write_bytes(flipped(data, place))
         lines = []
-        rows = Table(other, lines.append).read().to_pylist()
-        assert rows == ([] if lines else make_rows(0)), place
-        assert all("\n" not in line for line in lines)
-        reported += len(lines)
-    assert reported > len(data) // 3 / 2
+        assert len(Table(other, lines.append)) == 0
+        assert (
+            len(lines) == 1 and "\n" not in lines[0] and str(other) in lines[0]
+        )
+        (aside,) = other.iterdir()
+        aside.unlink()
 
 
-def test_a_shard_of_another_program_is_read(tmp_path):
-    pq.write_table(
-        pa.Table.from_pylist([{"x": 1}]), tmp_path / "000000.parquet"
-    )
-    assert Table(tmp_path).read().to_pylist() == [{"x": 1}]
+def test_a_flipped_byte_shows_when_a_file_that_was_opened_is_read(directory):
+    """By the checksums of pages, which do not cover all bytes of the footer."""
+    table = Table(directory)
+    path = shard(directory, 1)
+    data = path.read_bytes()
+    silent = 0
+    for place in range(4, len(data), 3):
+        path.write_bytes(flipped(data, place))
+        try:
+            silent += table.read().to_pylist() != rows_of(0, 10, 20)
+        except Exception:
+            continue
+    assert silent <= len(data) / 100
+
+
+@pytest.mark.parametrize("metadata", [{}, {"jaxhypernas.arrow.crc32": "12"}])
+def test_a_shard_without_checksums_is_read(tmp_path, metadata):
+    """Of another program, or of an older version of this one."""
+    old = pa.table({"x": [1]}).replace_schema_metadata(metadata)
+    pq.write_table(old, tmp_path / "000000.parquet")
+    table = Table(tmp_path, pytest.fail)
+    table.append(pa.table({"x": [2]}))
+    assert table.read().to_pydict() == {"x": [1, 2]}
+    table.compact()
+    table = Table(tmp_path, pytest.fail)
+    assert table.read().to_pydict() == {"x": [1, 2]}
+    assert numbers(tmp_path) == ["000001-all"]
 
 
 def test_default_report_is_a_line_on_stderr(directory, capsys):
-    (directory / "000001.parquet").write_bytes(b"")
+    shard(directory, 1).write_bytes(b"")
     Table(directory)
     assert capsys.readouterr().err.count("\n") == 1
+
+
+# --- merging ------------------------------------------------------------------
+
+
+def rows_of(*starts):
+    return [row for start in starts for row in make_rows(start)]
+
+
+def test_shards_are_merged_and_the_table_goes_on(directory):
+    table = Table(directory)
+    expected = rows_of(0, 10, 20)
+    for number in (2, 3, 4):
+        for _ in range(2):
+            table.compact()
+            assert numbers(directory) == [f"{number:06d}-all"]
+            for each in (table, Table(directory, pytest.fail)):
+                assert each.read().to_pylist() == expected
+                assert each.take(np.array([7, 2])).to_pylist() == [
+                    expected[7],
+                    expected[2],
+                ]
+        table.append(make_table(100 * number))
+        expected = expected + make_rows(100 * number)
+        assert table.read().to_pylist() == expected
+
+
+def test_an_empty_table_is_merged(tmp_path):
+    Table(tmp_path / "a").compact()
+    assert not (tmp_path / "a").exists()
+
+
+def test_row_groups_of_a_merged_shard(directory, monkeypatch):
+    """Only the groups that are asked for are read."""
+    monkeypatch.setattr(tables, "GROUP_ROWS", 5)
+    table = Table(directory)
+    table.compact()
+    (path,) = directory.iterdir()
+    found = pq.ParquetFile(path).metadata
+    sizes = [found.row_group(i).num_rows for i in range(found.num_row_groups)]
+    assert sizes == [8, 4]
+    rows = rows_of(0, 10, 20)
+    order = np.array([11, 0, 8, 7, 7])
+    for each in (table, Table(directory)):
+        assert each.take(order).to_pylist() == [rows[i] for i in order]
+        assert each.read().to_pylist() == rows
+
+
+def test_a_table_is_whole_at_any_moment_of_merging(
+    directory, tmp_path, monkeypatch
+):
+    """What is on the disk before each operation is what a kill would leave there."""
+    moments = []
+
+    table = Table(directory)
+    table.compact()
+    for start in (30, 40):
+        table.append(make_table(start))
+    kind = type(table.directory)
+
+    def watch(name):
+        operation = getattr(kind, name)
+
+        def watched(path, *args, **kwargs):
+            copy = tmp_path / f"moment-{len(moments)}"
+            shutil.copytree(directory, copy)
+            moments.append(copy)
+            return operation(path, *args, **kwargs)
+
+        monkeypatch.setattr(kind, name, watched)
+
+    for name in ("open", "replace", "rename", "unlink"):
+        watch(name)
+    table.compact()
+    monkeypatch.undo()
+
+    expected = rows_of(0, 10, 20, 30, 40)
+    seen = {len([*moment.glob("*.parquet")]) for moment in moments}
+    assert seen == {2, 3, 4}
+    for moment in moments:
+        again = Table(moment, pytest.fail)
+        assert again.read().to_pylist() == expected
+        again.append(make_table(50))
+        again.compact()
+        assert numbers(moment) == ["000005-all"]
+        final = Table(moment, pytest.fail)
+        assert final.read().to_pylist() == expected + make_rows(50)
+
+
+def test_a_reader_that_opened_before_a_merge_reads_the_same(directory):
+    readers = [Table(directory) for _ in range(3)]
+    rows = rows_of(0, 10, 20)
+    writer = Table(directory)
+    writer.compact()
+    writer.append(make_table(30))
+    assert readers[0].read().to_pylist() == rows + make_rows(30)
+    assert readers[1].take(np.array([9, 1])).to_pylist() == [rows[9], rows[1]]
+    readers[2].append(make_table(40))
+    assert len(readers[2]) == 16
+
+
+def test_a_reader_whose_rows_are_deleted_says_so(directory):
+    table = Table(directory)
+    shard(directory, 1).unlink()
+    with pytest.raises(UserError, match="lost rows while it was read"):
+        table.read()
+
+
+def test_a_damaged_merged_shard_gives_way_to_those_it_covers(directory):
+    """After a kill that left both."""
+    kept = {path: path.read_bytes() for path in directory.iterdir()}
+    Table(directory).compact()
+    (merged,) = directory.iterdir()
+    merged.write_bytes(flipped(merged.read_bytes(), 50))
+    for path, data in kept.items():
+        path.write_bytes(data)
+    lines = []
+    assert Table(directory, lines.append).read().to_pylist() == rows_of(
+        0, 10, 20
+    )
+    assert len(lines) == 1 and merged.name in lines[0]
+
+
+def test_a_full_disk_puts_off_merging(directory, monkeypatch):
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = names(directory)
+    table = Table(directory)
+    monkeypatch.setattr(tables.files, "replacing", full)
+    table.compact()
+    assert names(directory) == before
+    assert table.read().to_pylist() == rows_of(0, 10, 20)

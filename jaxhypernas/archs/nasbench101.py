@@ -15,14 +15,20 @@ MAX_VERTICES = 7
 """Largest number of vertices of a cell, V: the arrays have a place for each."""
 
 MAX_INTERIOR = MAX_VERTICES - 2
-"""Largest number of interior vertices, N: vertices but the input and the output."""
+"""Largest number of interior vertices, N: all but the input and the output."""
+
+MAX_EDGES = 9
+"""Largest number of edges of a cell."""
+
+OPS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
+"""Ops of interior vertices, in the order of the published labels."""
 
 
 class Nasbench101Arch(NamedTuple):
     """One cell."""
 
     op_N: Array
-    """int32: ops of interior vertices, from 1; 0 where there is no vertex."""
+    """int32: 1 + an index into `OPS`; 0 where there is no vertex."""
 
     edge_VxV: Array
     """int32: ``edge[u, v]`` is 1 where vertex u feeds v; upper triangular. The output
@@ -63,7 +69,7 @@ def prune(arch: Nasbench101Arch) -> Nasbench101Arch:
 
 
 def relabel(arch: Nasbench101Arch, order_N: Array) -> Nasbench101Arch:
-    """Reorders the interior vertices of one cell.
+    """Puts the interior vertices of one cell in another order.
 
     Args:
         arch: The cell.
@@ -92,6 +98,19 @@ def compact(arch: Nasbench101Arch) -> Nasbench101Arch:
     return relabel(arch, xp.argsort(arch.op_N == 0, stable=True))
 
 
+def valid(arch: Nasbench101Arch) -> Array:
+    """Tells whether a pruned cell is one of the published cells.
+
+    Args:
+        arch: A pruned cell, or a population: any leading axes.
+
+    Returns:
+        bool: input and output are connected, by at most `MAX_EDGES` edges.
+    """
+    edges = arch.edge_VxV.sum((-2, -1))
+    return (edges > 0) & (edges <= MAX_EDGES)
+
+
 def vertex_channels(edge_VxV: Array, channels: int) -> Array:
     """Counts the channels of the interior vertices of a pruned cell.
 
@@ -112,13 +131,13 @@ def vertex_channels(edge_VxV: Array, channels: int) -> Array:
     extra_N = xp.cumsum(feeds_N, -1) <= channels % number
     share_N = feeds_N * (channels // number + extra_N.astype(np.int32))
 
-    # From the last vertex to the first: ``found[i]`` belongs to vertex N - 1 - i.
+    # From the last vertex to the first: ``found[i]`` belongs to vertex N - i.
     found: list[Any] = []
     for n in reversed(range(MAX_INTERIOR)):
         width = share_N[..., n]
         for i, channel in enumerate(found):
-            to_channel = edge_VxV[..., n + 1, MAX_INTERIOR - i] * channel
-            wider = xp.maximum(width, to_channel)
+            fed_channel = edge_VxV[..., n + 1, MAX_INTERIOR - i] * channel
+            wider = xp.maximum(width, fed_channel)
             width = xp.where(feeds_N[..., n] > 0, width, wider)
         found.append(width)
     return xp.stack(found[::-1], -1).astype(np.int32)

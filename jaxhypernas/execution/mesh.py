@@ -1,28 +1,50 @@
-"""The device mesh: the only home of axis names."""
+"""The mesh of devices: the only home of axis names."""
 
 from collections.abc import Sequence
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-ARCH = "arch"  # candidates are split over this axis
-DATA = "data"  # images of a batch are split over this axis
-PROCESS = "process"  # images of a streamed batch are split over this axis
+ARCH = "arch"
+"""Candidates are split over this axis."""
+
+DATA = "data"
+"""The images of a batch are split over this axis."""
+
+PROCESS = "process"
+"""The images of a streamed batch are split over this axis."""
 
 
 def make_mesh(
     data: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """A mesh over all devices: groups of ``data`` share the images of a candidate, the groups split the candidates."""
+    """Returns a mesh of groups of devices: groups split the candidates.
+
+    Args:
+        data: Devices per group; they share the images of a batch.
+        devices: The devices, a multiple of ``data``; None: all devices of all
+            processes.
+    """
     devices = jax.devices() if devices is None else devices
-    shape, types = (len(devices) // data, data), (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh(shape, (ARCH, DATA), axis_types=types, devices=devices)
+    return jax.make_mesh(
+        (len(devices) // data, data),
+        (ARCH, DATA),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=devices,
+    )
 
 
 def by_process(mesh: Mesh) -> NamedSharding:
-    """Arrays T x B x ..., B split over the processes that a mesh's devices belong to, and the same on all of one's."""
-    processes = len({device.process_index for device in mesh.devices.flat})
+    """Returns the sharding of streamed arrays T x B x ... for a mesh's devices.
+
+    B is split over the processes that the devices belong to; all devices of a process
+    hold the same images.
+
+    Args:
+        mesh: The mesh, with equally many devices of each process.
+    """
+    processes = {device.process_index for device in mesh.devices.flat}
+    devices = mesh.devices.reshape(len(processes), -1)
     return NamedSharding(
-        Mesh(mesh.devices.reshape(processes, -1), (PROCESS, DATA)),
-        PartitionSpec(None, PROCESS),
+        Mesh(devices, (PROCESS, DATA)), PartitionSpec(None, PROCESS)
     )

@@ -1,40 +1,89 @@
-"""Stopping at a safe point: after SIGTERM (preemption) or Ctrl-C, what is under way is finished and saved first."""
+"""SIGTERM (preemption) and Ctrl-C stop the work where everything is saved."""
 
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from jaxhypernas.hosts import processes
 
-_received: list[signal.Signals] = []
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+# Signals received since the handlers were installed; None: they are not installed.
+_received: list[signal.Signals] | None = None
 
 
 class StoppedError(Exception):
-    """Work has stopped at a safe point; ``code`` is the exit code that the shell expects after this signal."""
+    """Work has stopped where everything is saved.
+
+    ``code`` is the exit code that a shell expects after the signal.
+    """
 
     def __init__(self, received: signal.Signals):
         super().__init__(
-            f"stopped by {received.name}, all that was finished is saved: the same command goes on"
+            f"stopped by {received.name}, all that was finished is saved: the same "
+            "command goes on"
         )
         self.code = 128 + received
 
 
-def install() -> None:
-    """Handle SIGTERM and SIGINT: the first is obeyed at the next `check`, a second at once."""
+@contextmanager
+def handled() -> Iterator[None]:
+    """Defers SIGTERM and SIGINT to the next `check` in the body::
 
-    def handle(number, _):
-        _received.append(signal.Signals(number))
+        with interrupt.handled():
+            for step in range(steps):
+                work(step)
+                save(step)
+                interrupt.check()
+
+    The first signal is deferred. With it the handlers from before are put back, so a
+    second signal does what it would have done without this. They are put back at the
+    end of the body, too, and the signal is forgotten. Only Python's main thread can
+    handle signals: in other threads, and inside another ``handled``, this does nothing.
+
+    It must begin after `rollcall.join`: JAX then installs a handler of SIGTERM.
+    """
+    global _received
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if _received is not None or not in_main_thread:
+        yield
+        return
+
+    received: list[signal.Signals] = []
+    before = {each: signal.getsignal(each) for each in _SIGNALS}
+
+    def put_back() -> None:
+        for each, handler in before.items():
+            # None: C code had installed the handler, which Python cannot put back.
+            signal.signal(each, signal.SIG_DFL if handler is None else handler)
+
+    def handle(number: int, _) -> None:
+        received.append(signal.Signals(number))
         print(
             "jaxhypernas: finishing the work under way, then stopping",
             file=sys.stderr,
         )
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
+        put_back()
 
-    for each in (signal.SIGTERM, signal.SIGINT):
+    for each in _SIGNALS:
         signal.signal(each, handle)
+    _received = received
+    try:
+        yield
+    finally:
+        _received = None
+        put_back()
 
 
 def check() -> None:
-    """A safe point, of all processes: everything is saved. Raises StoppedError if a signal has come to one of them."""
+    """Stops if a signal has come to one of the processes; everything must be saved.
+
+    All processes must call it at the same point.
+
+    Raises:
+        StoppedError: A signal has come.
+    """
     if processes.any_of(bool(_received)):
         raise StoppedError(_received[0] if _received else signal.SIGTERM)

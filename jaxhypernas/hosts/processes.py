@@ -1,7 +1,8 @@
-"""The processes of a run, on one host or several. All run the same program, each on its share of the candidates.
+"""The processes of a run: all run one program, each on its share of the candidates.
 
-Whatever decides what comes next (which candidates are known, what a search asks for, whether to stop) is the same in
-all of them, as each is told everything that the others found. A lone process is the first of one.
+All processes make the same decisions (the candidates that are known, the candidates
+that a search asks for, whether to stop), since each receives the results of the others.
+A lone process is process 0 of one.
 """
 
 from collections.abc import Iterator
@@ -15,70 +16,93 @@ from jax.sharding import NamedSharding
 
 
 def count() -> int:
-    """How many there are."""
+    """Returns the number of processes."""
     return jax.process_count()
 
 
 def index() -> int:
-    """Which this one is."""
+    """Returns this process's number, from 0."""
     return jax.process_index()
 
 
 def first() -> bool:
-    """Whether this is the process that writes what is written once, and that tells the user."""
+    """Returns whether this is process 0: it alone writes shared files and prints."""
     return index() == 0
 
 
 def share(number: int) -> slice:
-    """Which of ``number`` candidates are this process's: the shares follow each other, and differ by one at most."""
-    start, end = (np.arange(2) + index()) * number // count()
-    return slice(int(start), int(end))
+    """Returns this process's share of candidates.
+
+    Shares are consecutive, in the order of processes; sizes differ by at most one.
+
+    Args:
+        number: Number of candidates of all processes.
+    """
+    start = index() * number // count()
+    end = (index() + 1) * number // count()
+    return slice(start, end)
 
 
-def gather(x_Ax: np.ndarray) -> np.ndarray:
-    """The rows of all processes, the first's first; there may be a different number in each."""
+def gather(rows: np.ndarray) -> np.ndarray:
+    """Returns the rows of all processes, in the order of processes.
+
+    Args:
+        rows: [R, ...]; R may differ between processes, the rest may not.
+    """
     if count() == 1:
-        return x_Ax
-    mine = np.frombuffer(
-        x_Ax.tobytes(), np.uint8
-    )  # JAX would cut 64 bits to 32
+        return rows
+    # As bytes: JAX would cut 64 bits to 32.
+    mine = np.frombuffer(rows.tobytes(), np.uint8)
     length_P = multihost_utils.process_allgather(np.int32(len(mine)))
-    padded = np.zeros(
-        1 << int(length_P.max()).bit_length(), np.uint8
-    )  # of few sizes, as each compiles a program
+
+    # Padded to a power of two: each size compiles a program.
+    padded = np.zeros(1 << int(length_P.max()).bit_length(), np.uint8)
     padded[: len(mine)] = mine
-    everyone = zip(
-        multihost_utils.process_allgather(padded), length_P, strict=True
-    )
-    joined = b"".join(
-        np.asarray(part[:length]).tobytes() for part, length in everyone
-    )
-    return np.frombuffer(joined, x_Ax.dtype).reshape(-1, *x_Ax.shape[1:])
+    padded_P = multihost_utils.process_allgather(padded)
+
+    parts = [
+        np.asarray(part[:length]).tobytes()
+        for part, length in zip(padded_P, length_P, strict=True)
+    ]
+    joined = np.frombuffer(b"".join(parts), rows.dtype)
+    return joined.reshape(-1, *rows.shape[1:])
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it is set in one of the processes."""
+    """Returns whether a flag is set in at least one process.
+
+    Args:
+        flag: This process's flag.
+    """
     return bool(gather(np.array([flag])).any())
 
 
 def broadcast(tree: Any) -> Any:
-    """The first process's pytree of NumPy arrays; the others give arrays of the same shapes and dtypes."""
+    """Returns process 0's pytree of NumPy arrays.
+
+    Args:
+        tree: In process 0, the pytree; in other processes, arrays of the same shapes
+            and dtypes.
+    """
     if count() == 1:
         return tree
-    sent = jax.tree.map(lambda x: np.frombuffer(x.tobytes(), np.uint8), tree)
-    got = multihost_utils.broadcast_one_to_all(sent)
-    return jax.tree.map(
-        lambda x, y: np.frombuffer(np.asarray(x).tobytes(), y.dtype).reshape(
-            y.shape
-        ),
-        got,
-        tree,
-    )
+
+    def as_bytes(x: np.ndarray) -> np.ndarray:
+        return np.frombuffer(x.tobytes(), np.uint8)
+
+    def from_bytes(received: np.ndarray, like: np.ndarray) -> np.ndarray:
+        values = np.frombuffer(np.asarray(received).tobytes(), like.dtype)
+        return values.reshape(like.shape)
+
+    # As bytes: JAX would cut 64 bits to 32.
+    sent = jax.tree.map(as_bytes, tree)
+    received = multihost_utils.broadcast_one_to_all(sent)
+    return jax.tree.map(from_bytes, received, tree)
 
 
 @contextmanager
 def in_turn() -> Iterator[None]:
-    """The first process does what is inside before the others do."""
+    """Process 0 runs the body first; the others wait for it, then run it."""
     if not first():
         gather(np.zeros(1))
     yield
@@ -87,10 +111,14 @@ def in_turn() -> Iterator[None]:
 
 
 def compiled(program: jax.stages.Wrapped, *args: Any) -> jax.stages.Compiled:
-    """The program for arguments like these, once all processes have compiled it.
+    """Compiles a program, and returns it once all processes have compiled it.
 
-    Gloo connects the devices of a program when it first runs, and fails if one comes 30 s after another: one process
-    may compile what another has in its cache.
+    One process may compile a program that another has in its cache. Gloo connects the
+    devices of a program when it first runs, and fails if one comes 30 s after another.
+
+    Args:
+        program: A function that ``jax.jit`` has wrapped.
+        *args: Arguments, or ``jax.ShapeDtypeStruct`` like them.
     """
     done = program.lower(*args).compile()
     gather(np.zeros(1))
@@ -98,11 +126,17 @@ def compiled(program: jax.stages.Wrapped, *args: Any) -> jax.stages.Compiled:
 
 
 def local(tree: Any, sharding: NamedSharding) -> Any:
-    """Arrays that are the same on every device of all processes, as arrays on this process's devices; no copy."""
+    """Returns arrays of all processes as arrays on this process's devices; no copy.
 
-    def of_one(x: jax.Array) -> jax.Array:
+    Args:
+        tree: A pytree of arrays that are the same on every device of all processes.
+        sharding: Replicated over this process's devices.
+    """
+
+    def here(x: jax.Array) -> jax.Array:
+        shards = [shard.data for shard in x.addressable_shards]
         return jax.make_array_from_single_device_arrays(
-            x.shape, sharding, [s.data for s in x.addressable_shards]
+            x.shape, sharding, shards
         )
 
-    return jax.tree.map(of_one, tree)
+    return jax.tree.map(here, tree)

@@ -111,12 +111,59 @@ def make_steps(
         ``length`` steps that begins with the state's; the results are the same.
     """
     optimizer = make_optimizer(config)
+    one = _loss_and_gradient(config, logits, decay)
+
+    def step(key, images, index_B, state):
+        """A step on the images at some indices: the next state, and the loss."""
+        arch_key, image_key = jax.random.split(
+            jax.random.fold_in(key, state.step)
+        )
+        progress = state.step.astype(jnp.float32) / config.steps
+        population = sample(arch_key, progress)
+        batch = _mini_batches(config, augmentation, image_key, images, index_B)
+        A = jax.tree.leaves(population)[0].shape[0]
+        ghost_A = jnp.arange(A) % config.ghosts
+        loss, grads = mean(one, (state.phi, *batch), (population, ghost_A))
+        # optax mixes its int32 count with floats.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, optimizer_state = optimizer.update(
+                grads, state.optimizer, state.phi
+            )
+        phi = optax.apply_updates(state.phi, updates)
+        state = TrainState(state.step + 1, phi, optimizer_state, state.key)
+        return state, loss
+
+    def run(state, images, steps):
+        order_key, step_key = split_key(state.key)
+        if isinstance(images, Segment):
+            # The batches of a segment lie in order along T.
+            order = jnp.arange(length)
+        else:
+            order = batches.batch_order(
+                order_key, len(images.y_N), config.drawn, length, state.step
+            )
+
+        def body(i, carry):
+            state, total = carry
+            state, loss = step(step_key, images, order[i], state)
+            return state, total + loss
+
+        start = (state, jnp.float32(0))
+        state, total = jax.lax.fori_loop(0, steps, body, start)
+        return state, total / steps.astype(jnp.float32)
+
+    return run
+
+
+def _loss_and_gradient(
+    config: TrainConfig, logits: Callable, decay: Callable
+) -> Callable[[Any, Any], tuple[jax.Array, Params]]:
+    """Loss and gradient of one architecture on its mini-batch of G mini-batches."""
 
     def loss(phi, arch, x, y):
         return cross_entropy(logits(phi, arch, x), y)
 
-    def loss_and_gradient(batch, candidate):
-        """Of one architecture, on its mini-batch of the G mini-batches."""
+    def one(batch, candidate):
         phi, x_GxBxHxWxC, y_GxB = batch
         arch, ghost = candidate
         value, grads = jax.value_and_grad(loss)(
@@ -130,52 +177,19 @@ def make_steps(
 
         return value, jax.tree.map(decayed, grads, phi, decay(phi))
 
-    def mini_batches(key, x_BxHxWxC, y_B, images):
-        """Normalised and augmented images, G x B x H x W x C, and labels G x B."""
-        x = batches.normalise(x_BxHxWxC, images.mean_C, images.std_C)
-        x = batches.augment(key, x, augmentation.pad, augmentation.flip)
-        return tuple(
-            v.reshape(config.ghosts, config.batch, *v.shape[1:])
-            for v in (x, y_B)
-        )
+    return one
 
-    def run(state, images, steps):
-        order_key, step_key = split_key(state.key)
-        x, y, _, _ = images
-        if isinstance(images, Segment):
-            # The batches of a segment lie in order along T.
-            order = jnp.arange(length)
-        else:
-            order = batches.batch_order(
-                order_key, len(y), config.drawn, length, state.step
-            )
 
-        def step(i, carry):
-            state, total = carry
-            arch_key, image_key = jax.random.split(
-                jax.random.fold_in(step_key, state.step)
-            )
-            progress = state.step.astype(jnp.float32) / config.steps
-            population = sample(arch_key, progress)
-            batch = mini_batches(image_key, x[order[i]], y[order[i]], images)
-            A = jax.tree.leaves(population)[0].shape[0]
-            ghost_A = jnp.arange(A) % config.ghosts
-            value, grads = mean(
-                loss_and_gradient,
-                (state.phi, *batch),
-                (population, ghost_A),
-            )
-            # optax mixes its int32 count with floats.
-            with jax.numpy_dtype_promotion("standard"):
-                updates, optimizer_state = optimizer.update(
-                    grads, state.optimizer, state.phi
-                )
-            phi = optax.apply_updates(state.phi, updates)
-            state = TrainState(state.step + 1, phi, optimizer_state, state.key)
-            return state, total + value
-
-        start = (state, jnp.float32(0))
-        state, total = jax.lax.fori_loop(0, steps, step, start)
-        return state, total / steps.astype(jnp.float32)
-
-    return run
+def _mini_batches(
+    config: TrainConfig,
+    augmentation: DataConfig,
+    key: jax.Array,
+    images: Images | Segment,
+    index_B: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Normalised and augmented images, G x B x H x W x C, and labels G x B."""
+    x, y, mean_C, std_C = images
+    x = batches.normalise(x[index_B], mean_C, std_C)
+    x = batches.augment(key, x, augmentation.pad, augmentation.flip)
+    shape = config.ghosts, config.batch
+    return x.reshape(*shape, *x.shape[1:]), y[index_B].reshape(shape)

@@ -1,1 +1,1 @@
-"""What a person sees: progress bars, rankings, the report and its pictures."""
+"""What a person sees of a run: progress bars, rankings, the report and its pictures."""

@@ -1,6 +1,7 @@
-"""Progress bars on standard error: what is done, the rate, the time left."""
+"""Progress bars on standard error: work done, its rate, the time left."""
 
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -8,67 +9,104 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
-from jaxhypernas.hosts import processes
+LINE_INTERVAL = 30
+"""Seconds between lines where standard error is not a terminal."""
 
-INTERVAL = 30  # seconds between lines where standard error is no terminal
 
+class Bar:
+    """A progress bar; `bar` opens it."""
 
-class _Bar:
-    def __init__(self, progress: Progress, task, unit: str):
-        self._progress, self._task, self._unit = progress, task, unit
-        self._work, self._began = 0, time.time()
-        self._told = self._began
+    def __init__(self, progress: Progress, task: TaskID, unit: str):
+        self._progress = progress
+        self._task = task
+        self._unit = unit
+        self._work = 0
+        self._began = time.time()
+        self._last_line = self._began
 
     def advance(self, items: int, work: int, note: str = "") -> None:
-        """Count items done, the work in them (in the bar's unit), and what to show beside them."""
+        """Counts items as done.
+
+        Args:
+            items: Number of items done since the last call.
+            work: Work in them, in the bar's unit; the rate counts it.
+            note: Text to show beside the count.
+        """
         self._work += work
-        rate = self._work / max(time.time() - self._began, 1e-9)
-        self._progress.update(
-            self._task,
-            advance=items,
-            note=note,
-            rate=f"{rate:,.0f} {self._unit}/s",
-        )
-        if (
-            not self._progress.console.is_terminal
-            and time.time() - self._told > INTERVAL
-        ):
-            self._told, task = time.time(), self._progress.tasks[self._task]
-            done = f"{task.completed:.0f}/{task.total:.0f}"
-            self._progress.print(
-                f"{task.description} {done} {note} {task.fields['rate']}",
-                soft_wrap=True,
-            )
+        seconds = max(time.time() - self._began, 1e-9)
+        rate = f"{self._work / seconds:,.0f} {self._unit}/s"
+        self._progress.update(self._task, advance=items, note=note, rate=rate)
+
+        # Logs get a line now and then: they cannot redraw a bar.
+        due = time.time() - self._last_line > LINE_INTERVAL
+        if due and not self._progress.console.is_terminal:
+            self._last_line = time.time()
+            self._print_line()
+
+    def _print_line(self) -> None:
+        task = self._progress.tasks[self._task]
+        done = f"{task.completed:.0f}/{task.total:.0f}"
+        rate = task.fields["rate"]
+        line = f"{task.description} {done} {task.fields['note']} {rate}"
+        self._progress.print(line, soft_wrap=True)
 
 
 @contextmanager
-def bar(name: str, total: int, unit: str, start: int = 0):
-    """A bar over ``total`` items, ``start`` of them done already; ``unit`` names the work that the rate counts."""
-    columns = (
-        TextColumn("{task.description:8}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
+def bar(name: str, total: int, unit: str, start: int = 0) -> Iterator[Bar]:
+    """Shows a progress bar on the first process.
+
+    Example::
+
+        with bar("train", steps, "images") as shown:
+            shown.advance(1, len(images), "loss 2.301")
+
+    Args:
+        name: The bar's name.
+        total: Number of items.
+        unit: Unit of the work that the rate counts.
+        start: Number of items that are done already.
+
+    Yields:
+        The bar.
+    """
+    from jaxhypernas.hosts import processes
+
     console = Console(stderr=True, quiet=not processes.first())
-    with Progress(*columns, console=console) as progress:
+    with Progress(*_columns(), console=console) as progress:
         task = progress.add_task(
             name, total=total, completed=start, note="", rate=""
         )
         try:
-            yield _Bar(progress, task, unit)
+            yield Bar(progress, task, unit)
         except Exception:
-            # Where nothing was done the error says it all; a terminal needs its cursor back.
-            console.quiet = (
-                progress.tasks[0].completed == start and not console.is_terminal
-            )
+            # If no item is done the error alone is shown, but a terminal needs its
+            # cursor back.
+            nothing_done = progress.tasks[0].completed == start
+            console.quiet = nothing_done and not console.is_terminal
             raise
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    def whole() -> Column:
+        """A column that a narrow terminal does not cut."""
+        return Column(no_wrap=True)
+
+    return (
+        TextColumn("{task.description:8}"),
+        # The only column that may shrink.
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(table_column=whole()),
+        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(table_column=whole()),
+        TextColumn("left"),
+        TimeRemainingColumn(table_column=whole()),
+    )

@@ -1,69 +1,13 @@
-"""report.md, report.json and their pictures, from the tables of a run."""
+"""The report of a run: report.md, report.json and their pictures."""
 
 import json
 
-import matplotlib
 import numpy as np
 from etils.epath import Path
 
 from jaxhypernas.numerics import stats
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-
-def rank_rows(rows: list[dict], truth: np.ndarray) -> dict[str, stats.Ranking]:
-    """How generated-weight scores rank against a truth (higher is better), beside the baselines they must beat."""
-    scores = {
-        "generated weights": -np.array([row["loss"] for row in rows]),
-        "live parameters": np.array([row["live_params"] for row in rows]),
-        "live FLOPs": np.array([row["live_flops"] for row in rows]),
-    }
-    return stats.rank_report(scores, truth)
-
-
-def plain(ranking: dict[str, stats.Ranking]) -> dict:
-    """The same as JSON has it: intervals as objects of value, low and high."""
-    return {
-        name: {
-            k: v._asdict() if isinstance(v, stats.Interval) else v
-            for k, v in row.items()
-        }
-        for name, row in ranking.items()
-    }
-
-
-def summary(scored: int, retrained: list[dict]) -> dict:
-    """The run's figures: what was scored, how well scores rank, what the winner reaches when trained from scratch."""
-    sample = [row for row in retrained if row["group"] == "sample"]
-    top = [row for row in retrained if row["group"] == "top"]
-    winner = min(top, key=lambda row: row["trained_valid_loss"])
-    return {
-        "scored": scored,
-        "trained_from_scratch": len(retrained),
-        "winner": winner,
-        "winner_test_accuracy": winner["test_accuracy"],
-        "top_test_accuracy": float(
-            np.mean([row["test_accuracy"] for row in top])
-        ),
-        "sample_test_accuracy": float(
-            np.mean([row["test_accuracy"] for row in sample])
-        ),
-        "sample_generated_accuracy": float(
-            np.mean([row["accuracy"] for row in sample])
-        ),
-        "sample_trained_valid_accuracy": float(
-            np.mean([row["trained_valid_accuracy"] for row in sample])
-        ),
-        "rank": plain(
-            rank_rows(sample, -np.array([row["test_loss"] for row in sample]))
-        ),
-        "rank_accuracy": plain(
-            rank_rows(
-                sample, np.array([row["test_accuracy"] for row in sample])
-            )
-        ),
-    }
+from jaxhypernas.report.plots import plot_scores, plot_search
+from jaxhypernas.report.ranking import plain, rank_rows
 
 
 def write(
@@ -74,115 +18,134 @@ def write(
     loss_A: np.ndarray,
     retrained: list[dict],
 ) -> dict:
-    """Write the report; returns its summary.
+    """Writes the report of a run.
 
     Args:
-        setting: one line on data, seeds and hardware.
-        best: rows of the best candidates by score.
-        loss_A: of all candidates, in the order they were scored.
+        workdir: The directory to write to.
+        title: The report's heading.
+        setting: One line on data, seeds and hardware.
+        best: Rows of the best candidates by score.
+        loss_A: Losses of all candidates, in the order they were scored.
+        retrained: A row for each candidate trained from scratch; its ``group`` is
+            ``"top"`` (best by score) or ``"sample"`` (random).
+
+    Returns:
+        The figures in report.json.
+
+    Raises:
+        UserError: The sample cannot be ranked: see `stats.rank_report`.
     """
-    figures = summary(len(loss_A), retrained)
     sample = [row for row in retrained if row["group"] == "sample"]
-    n, top = len(sample), len(retrained) - len(sample)
+    top = [row for row in retrained if row["group"] == "top"]
+    loss_ranking = rank_rows(sample, -_column(sample, "test_loss"))
+    accuracy_ranking = rank_rows(sample, _column(sample, "test_accuracy"))
+
+    figures = {
+        "scored": len(loss_A),
+        "trained_from_scratch": len(retrained),
+        **_accuracies(sample, top),
+        "rank": plain(loss_ranking),
+        "rank_accuracy": plain(accuracy_ranking),
+    }
     lines = [
         f"# {title}",
         "",
         setting,
         "",
-        f"Scored {figures['scored']} distinct candidates; trained {figures['trained_from_scratch']} from scratch.",
+        *_accuracy_lines(figures, len(sample), len(top)),
         "",
-        "| trained from scratch | test accuracy |",
-        "|---|---|",
-        f"| the winner: best validation loss of the top {top} by score | {figures['winner_test_accuracy']:.4f} |",
-        f"| mean of the top {top} | {figures['top_test_accuracy']:.4f} |",
-        f"| mean of the random sample of {n} | {figures['sample_test_accuracy']:.4f} |",
-        "",
-        f"Validation accuracy of the sample: {figures['sample_generated_accuracy']:.4f} with generated weights, "
-        f"{figures['sample_trained_valid_accuracy']:.4f} trained.",
-        "",
-        f"## Can the scores be trusted? {n} random candidates, 95 % bootstrap intervals",
+        f"## Can the scores be trusted? {len(sample)} random candidates, "
+        "95 % bootstrap intervals",
         "",
         "Against test loss when trained from scratch:",
         "",
-        "```",
-        stats.format_report(
-            rank_rows(sample, -np.array([row["test_loss"] for row in sample]))
-        ),
-        "```",
+        *_code(stats.format_report(loss_ranking)),
         "",
         "Against test accuracy:",
         "",
-        "```",
-        stats.format_report(
-            rank_rows(
-                sample, np.array([row["test_accuracy"] for row in sample])
-            )
-        ),
-        "```",
+        *_code(stats.format_report(accuracy_ranking)),
         "",
         "![scores against truth](scores.png)",
         "![search](search.png)",
         "",
         "## Best by score",
         "",
-        "| loss | accuracy | params | FLOPs | architecture |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {r['loss']:.4f} | {r['accuracy']:.4f} | {r['params']:,} | {r['flops']:,} | `{r['id']}` |"
-            for r in best
-        ),
+        *_best_lines(best),
         "",
-        f"## The winner\n\n```\n{figures['winner']['arch']}\n```\n",
+        "## The winner",
+        "",
+        *_code(figures["winner"]["arch"]),
+        "",
     ]
     (workdir / "report.md").write_text("\n".join(lines))
     (workdir / "report.json").write_text(json.dumps(figures, indent=2) + "\n")
-    _plot_scores(workdir / "scores.png", retrained)
-    _plot_search(workdir / "search.png", loss_A)
+    plot_scores(workdir / "scores.png", retrained)
+    plot_search(workdir / "search.png", loss_A)
     return figures
 
 
-def _plot_scores(path: Path, retrained: list[dict]) -> None:
-    figure, axes = plt.subplots(figsize=(5, 3.6), layout="constrained")
-    for group, colour in (("sample", "tab:blue"), ("top", "tab:red")):
-        rows = [row for row in retrained if row["group"] == group]
-        x, y = [row["loss"] for row in rows], [row["test_loss"] for row in rows]
-        axes.scatter(
-            x,
-            y,
-            s=18,
-            c=colour,
-            label={"sample": "random sample", "top": "top by score"}[group],
+def _accuracies(sample: list[dict], top: list[dict]) -> dict:
+    """Returns the winner's row, and mean accuracies of both groups."""
+    # The test set judges the winner; the validation set chooses it.
+    winner = min(top, key=lambda row: row["trained_valid_loss"])
+    return {
+        "winner": winner,
+        "winner_test_accuracy": winner["test_accuracy"],
+        "top_test_accuracy": _mean(top, "test_accuracy"),
+        "sample_test_accuracy": _mean(sample, "test_accuracy"),
+        "sample_generated_accuracy": _mean(sample, "accuracy"),
+        "sample_trained_valid_accuracy": _mean(
+            sample, "trained_valid_accuracy"
+        ),
+    }
+
+
+def _column(rows: list[dict], name: str) -> np.ndarray:
+    return np.array([row[name] for row in rows])
+
+
+def _mean(rows: list[dict], name: str) -> float:
+    return float(np.mean(_column(rows, name)))
+
+
+def _code(text: str) -> list[str]:
+    return ["```", text, "```"]
+
+
+def _accuracy_lines(figures: dict, sample: int, top: int) -> list[str]:
+    winner_accuracy = figures["winner_test_accuracy"]
+    top_accuracy = figures["top_test_accuracy"]
+    sample_accuracy = figures["sample_test_accuracy"]
+    generated = figures["sample_generated_accuracy"]
+    trained = figures["sample_trained_valid_accuracy"]
+    return [
+        f"Scored {figures['scored']} distinct candidates; trained "
+        f"{figures['trained_from_scratch']} from scratch.",
+        "",
+        "| trained from scratch | test accuracy |",
+        "|---|---|",
+        f"| the winner: best validation loss of the top {top} by score | "
+        f"{winner_accuracy:.4f} |",
+        f"| mean of the top {top} | {top_accuracy:.4f} |",
+        f"| mean of the random sample of {sample} | {sample_accuracy:.4f} |",
+        "",
+        f"Validation accuracy of the sample: {generated:.4f} with generated weights, "
+        f"{trained:.4f} trained.",
+    ]
+
+
+def _best_lines(best: list[dict]) -> list[str]:
+    lines = [
+        "| loss | accuracy | params | FLOPs | architecture |",
+        "|---|---|---|---|---|",
+    ]
+    for row in best:
+        cells = (
+            f"{row['loss']:.4f}",
+            f"{row['accuracy']:.4f}",
+            f"{row['params']:,}",
+            f"{row['flops']:,}",
+            f"`{row['id']}`",
         )
-    axes.set(
-        xlabel="validation loss, generated weights (nats)",
-        ylabel="test loss, trained from scratch (nats)",
-    )
-    axes.legend(frameon=False)
-    with path.open("wb") as file:
-        figure.savefig(file, dpi=150)
-    plt.close(figure)
-
-
-def _plot_search(path: Path, loss_A: np.ndarray) -> None:
-    figure, axes = plt.subplots(figsize=(5, 3.6), layout="constrained")
-    axes.scatter(
-        np.arange(1, len(loss_A) + 1),
-        loss_A,
-        s=3,
-        c="tab:gray",
-        label="candidate",
-    )
-    axes.plot(
-        np.arange(1, len(loss_A) + 1),
-        np.minimum.accumulate(loss_A),
-        c="tab:red",
-        label="best so far",
-    )
-    axes.set(
-        xlabel="candidates scored",
-        ylabel="validation loss, generated weights (nats)",
-    )
-    axes.legend(frameon=False)
-    with path.open("wb") as file:
-        figure.savefig(file, dpi=150)
-    plt.close(figure)
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines

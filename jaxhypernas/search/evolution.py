@@ -1,8 +1,9 @@
-"""Regularized evolution (Real et al. 2019, algorithm 1): tournaments choose parents, the oldest die.
+"""Regularized evolution (Real et al. 2019, algorithm 1).
 
 Deviation:
-1. ``children`` are made per round, all from the same population, then as many of the oldest die. With 1 it is the
-   published algorithm; with more, candidates are scored side by side, and a parent may be up to a round out of date.
+1. A round makes ``children`` candidates, all from the same population; then as many of
+   the oldest die. One child is the published algorithm. With more, candidates are
+   scored side by side, and a parent may be up to a round out of date.
 """
 
 from typing import Any, NamedTuple
@@ -11,62 +12,74 @@ import jax
 import numpy as np
 
 from jaxhypernas.archs.population import concatenate, rows
-from jaxhypernas.search.budget import Budget, within
-from jaxhypernas.types import Arch, Space, Strategy, UserError
+from jaxhypernas.search.budget import within
+from jaxhypernas.search.configs import EvolutionConfig, Limits
+from jaxhypernas.types import Arch, Space, Strategy
 
 
 class _State(NamedTuple):
     key: jax.Array
-    asked: int  # candidates
-    population: Any  # oldest first
+
+    asked: int
+    """Candidates asked for."""
+
+    population: Any
+    """Candidates alive, oldest first."""
+
     loss_A: np.ndarray
+    """Their losses."""
 
 
 def evolution(
-    space: Space,
-    number: int,
-    population: int,
-    tournament: int,
-    children: int,
-    budget: Budget,
+    config: EvolutionConfig, space: Space, limits: Limits
 ) -> Strategy:
-    """``number`` candidates in all, the first ``population`` of them samples (published: 100 alive, tournaments of 25).
+    """Samples a population; tournaments choose parents, and the oldest die.
 
-    A tournament draws with replacement; its best is mutated. Of equals the first drawn wins.
+    A tournament draws with replacement, and its best is mutated; of equals the first
+    drawn wins.
+
+    Args:
+        config: Sizes of the search, the population, a tournament and a round.
+        space: The space.
+        limits: Limits that every candidate keeps to.
+
+    Returns:
+        The strategy.
     """
-    if population > number:
-        raise UserError(
-            f"search.population: {population} must be at most search.number, {number}"
-        )
-    draw = within(space, budget)
+    draw = within(space, limits)
+
+    def init(key: jax.Array) -> _State:
+        return _State(key, asked=0, population=None, loss_A=np.zeros(0))
 
     def ask(state: _State) -> Arch | None:
         if state.asked == 0:
-            return draw.sample(state.key, population)
-        if state.asked == number:
+            return draw.sample(state.key, config.population)
+        if state.asked == config.number:
             return None
-        pick_key, mutate_key = jax.random.split(
-            jax.random.fold_in(state.key, state.asked)
-        )
-        drawn_AxT = np.asarray(
-            jax.random.randint(pick_key, (children, tournament), 0, population)
-        )
+
+        key = jax.random.fold_in(state.key, state.asked)
+        pick_key, mutate_key = jax.random.split(key)
+        shape = (config.children, config.tournament)
+        drawn = jax.random.randint(pick_key, shape, 0, config.population)
+        drawn_AxT = np.asarray(drawn)
+
         best_A = state.loss_A[drawn_AxT].argmin(1)
-        parent_A = np.take_along_axis(drawn_AxT, best_A[:, None], 1)[
-            : number - state.asked, 0
-        ]
+        parent_A = np.take_along_axis(drawn_AxT, best_A[:, None], 1)[:, 0]
+        # The last round makes only as many children as the total allows.
+        parent_A = parent_A[: config.number - state.asked]
         return draw.mutate(mutate_key, rows(state.population, parent_A))
 
     def tell(state: _State, asked: Arch, loss_A: np.ndarray) -> _State:
         done = state.asked + len(loss_A)
+        scored = (asked, loss_A)
         if state.asked:
-            asked, loss_A = concatenate(
-                (state.population, state.loss_A), (asked, loss_A)
-            )
-        return _State(
-            state.key, done, *rows((asked, loss_A), slice(-population, None))
-        )
+            scored = concatenate((state.population, state.loss_A), scored)
+        alive = rows(scored, slice(-config.population, None))
+        return _State(state.key, done, *alive)
 
-    return Strategy(
-        number, lambda key: _State(key, 0, None, np.zeros(0)), ask, tell
-    )
+    at_once = {
+        "population": config.population,
+        "children": config.children,
+        "tournament": config.tournament,
+    }
+    return Strategy(config.number, init, ask, tell, at_once)

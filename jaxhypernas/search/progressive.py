@@ -1,66 +1,90 @@
-"""Progressive search (PNAS, Liu et al. 2018, algorithm 1): architectures grow block by block, a surrogate chooses.
+"""Progressive search (PNAS, Liu et al. 2018, algorithm 1).
 
-All architectures of one block are scored. Then, until they are complete: every child of the architectures just scored
-is rated by a surrogate fitted to them, and the best ``beam`` are scored.
+Architectures grow block by block. All architectures of one block are scored. Then,
+level by level, a surrogate fitted to the architectures just scored rates all their
+children, and the best children are scored.
+
 Deviation:
-1. Isomorphic children are rated and asked for once, children beyond the budget never. If a later level has no child
-   within the budget, the search ends with the architectures it has.
+1. Isomorphic children are rated and asked for once, children beyond the limits never.
+   If no child of a later level keeps to the limits, the search ends with the
+   architectures it has.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxhypernas.archs.population import make_unique, rows, size
-from jaxhypernas.search.budget import Budget, nothing_fits, within
+from jaxhypernas.archs.population import rows, size
+from jaxhypernas.search.budget import nothing_fits, within
+from jaxhypernas.search.configs import Limits, ProgressiveConfig
 from jaxhypernas.search.surrogate import (
     Correlation,
     correlation,
     make_surrogate,
 )
+from jaxhypernas.search.unique import make_unique
 from jaxhypernas.types import Arch, Params, Space, Strategy, UserError
 
 
 class ProgressiveState(NamedTuple):
-    """Where a search stands; ``correlations`` say how the surrogate ranked each level and those chosen of the next."""
+    """The state of a progressive search."""
 
     key: jax.Array
-    level: int  # of ``beam``, 0 before the first
-    beam: Any  # the architectures scored last, and their losses
+    """The key of the surrogate's fits."""
+
+    level: int
+    """Blocks of the architectures scored last; 0 before the first."""
+
+    beam: Any
+    """The architectures scored last."""
+
     loss_A: np.ndarray
-    params: Params  # the surrogate's, fitted to them
+    """Their losses."""
+
+    params: Params
+    """The surrogate's parameters, fitted to them."""
+
     correlations: tuple[Correlation, ...]
+    """How the surrogate of each level ranked that level and the next.
+
+    The next level is the beam that the surrogate itself chose: a narrower range than
+    the paper's random samples.
+    """
 
 
 def progressive(
-    space: Space, beam: int, kind: Literal["mlp", "lstm"], budget: Budget
+    config: ProgressiveConfig, space: Space, limits: Limits
 ) -> Strategy:
-    """PNAS's search with a beam of ``beam`` architectures (published: 256) and an MLP or LSTM as surrogate.
+    """Grows architectures block by block; a surrogate chooses among children.
 
-    Correlations extrapolated to a level are those within the beam, which the surrogate itself chose: a narrower range
-    than that of the paper's random samples.
+    Args:
+        config: The size of the beam and the kind of surrogate.
+        space: The space.
+        limits: Limits that every candidate keeps to.
+
+    Returns:
+        The strategy; its states are `ProgressiveState`.
 
     Raises:
-        UserError: the space's architectures do not grow.
+        UserError: The space's architectures do not grow.
     """
     growth = space.growth
     if growth is None:
         raise UserError(
-            f"strategy: progressive needs a space whose architectures grow; {space.name}'s do not"
+            "strategy: progressive needs a space whose architectures grow; "
+            f"{space.name}'s do not"
         )
     first = size(growth.children(None, 1))
-    draw, unique, surrogate = (
-        within(space, budget),
-        make_unique(space),
-        make_surrogate(kind, growth, max(first, beam)),
-    )
+    most = max(first, config.beam)
+    draw = within(space, limits)
+    unique = make_unique(space)
+    surrogate = make_surrogate(config.surrogate, growth, most)
 
     def init(key: jax.Array) -> ProgressiveState:
         init_key, fit_key = jax.random.split(key)
-        return ProgressiveState(
-            fit_key, 0, None, np.zeros(0), surrogate.init(init_key), ()
-        )
+        params = surrogate.init(init_key)
+        return ProgressiveState(fit_key, 0, None, np.zeros(0), params, ())
 
     def ask(state: ProgressiveState) -> Arch | None:
         if state.level == growth.levels:
@@ -70,37 +94,39 @@ def progressive(
         fits_A = draw.fits(children)
         if not fits_A.any():
             if level == 1:
-                raise nothing_fits(space, budget, children)
+                raise nothing_fits(space, limits, children)
             return None
+
         children = rows(children, fits_A)
         children = rows(children, unique(children))
         if level == 1:
             return children
-        rating_A = surrogate.predict(
-            state.params, growth.tokens(children, level)
-        )
-        return rows(children, np.argsort(-rating_A, kind="stable")[:beam])
+        tokens_AxLxF = growth.tokens(children, level)
+        rating_A = surrogate.predict(state.params, tokens_AxLxF)
+        best = np.argsort(-rating_A, kind="stable")[: config.beam]
+        return rows(children, best)
 
     def tell(
         state: ProgressiveState, asked: Arch, loss_A: np.ndarray
     ) -> ProgressiveState:
-        level, known = state.level + 1, state.correlations
+        level = state.level + 1
+        scored = (asked, loss_A)
+
+        def rank(params: Params, level: int, *scored: Any) -> Correlation:
+            return correlation(surrogate, params, growth, level, *scored)
+
+        known = state.correlations
         if known:
-            told = (state.beam, state.loss_A), (asked, loss_A)
-            known = (
-                *known[:-1],
-                correlation(
-                    surrogate, state.params, growth, state.level, *told
-                ),
-            )
+            # The losses of this level complete the correlation of the last one.
+            before = (state.beam, state.loss_A)
+            last = rank(state.params, state.level, before, scored)
+            known = (*known[:-1], last)
+
         key = jax.random.fold_in(state.key, level)
-        params = surrogate.fit(
-            state.params, key, growth.tokens(asked, level), loss_A
-        )
-        known = (
-            *known,
-            correlation(surrogate, params, growth, level, (asked, loss_A)),
-        )
+        tokens_AxLxF = growth.tokens(asked, level)
+        params = surrogate.fit(state.params, key, tokens_AxLxF, loss_A)
+        known = (*known, rank(params, level, scored))
         return ProgressiveState(state.key, level, asked, loss_A, params, known)
 
-    return Strategy(first + beam * (growth.levels - 1), init, ask, tell)
+    total = first + config.beam * (growth.levels - 1)
+    return Strategy(total, init, ask, tell, {"beam": config.beam})

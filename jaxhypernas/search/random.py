@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxhypernas.search.budget import Budget, within
+from jaxhypernas.search.budget import within
+from jaxhypernas.search.configs import Limits, RandomConfig
 from jaxhypernas.types import Arch, Space, Strategy
 
 
@@ -14,14 +15,29 @@ class _State(NamedTuple):
     done: bool
 
 
-def random(space: Space, number: int, budget: Budget) -> Strategy:
-    """Ask for ``number`` independent samples of the space, once."""
-    draw = within(space, budget)
+def random(config: RandomConfig, space: Space, limits: Limits) -> Strategy:
+    """Asks once for independent samples of the space.
+
+    Args:
+        config: The number of samples.
+        space: The space.
+        limits: Limits that every candidate keeps to.
+
+    Returns:
+        The strategy.
+    """
+    draw = within(space, limits)
+
+    def init(key: jax.Array) -> _State:
+        return _State(key, done=False)
 
     def ask(state: _State) -> Arch | None:
-        return None if state.done else draw.sample(state.key, number)
+        if state.done:
+            return None
+        return draw.sample(state.key, config.number)
 
     def tell(state: _State, population: Arch, loss_A: np.ndarray) -> _State:
         return state._replace(done=True)
 
-    return Strategy(number, lambda key: _State(key, False), ask, tell)
+    at_once = {"number": config.number}
+    return Strategy(config.number, init, ask, tell, at_once)

@@ -1,4 +1,4 @@
-"""SMASH's search (Brock et al. 2018, section 4): random samples, perturbations of the best, then greedy steps."""
+"""SMASH's search (Brock et al. 2018, section 4): samples, perturbation, greedy."""
 
 from typing import Any, NamedTuple
 
@@ -6,48 +6,63 @@ import jax
 import numpy as np
 
 from jaxhypernas.archs.population import rows
-from jaxhypernas.search.budget import Budget, within
+from jaxhypernas.search.budget import within
+from jaxhypernas.search.configs import Limits, SmashSearchConfig
 from jaxhypernas.types import Arch, Space, Strategy
 
 
 class _State(NamedTuple):
     key: jax.Array
-    asked: int  # populations asked for
-    best: Any  # the base of perturbations: the best architecture so far, and its loss
+
+    asked: int
+    """Populations asked for."""
+
+    best: Any
+    """The best architecture so far: the base of perturbations."""
+
     loss: float
+    """Its loss."""
 
 
-def smash(
-    space: Space, number: int, perturbed: int, greedy: int, budget: Budget
-) -> Strategy:
-    """``number`` samples (published: 500), ``perturbed`` perturbations of the best (100), ``greedy`` steps (100).
+def smash(config: SmashSearchConfig, space: Space, limits: Limits) -> Strategy:
+    """Samples the space, perturbs the best sample, then takes greedy steps.
 
-    A greedy step perturbs the base, which is replaced only by a strictly better candidate.
+    A perturbation is a mutation of the base. A greedy step perturbs the base once; the
+    base is replaced only by a strictly better candidate.
+
+    Args:
+        config: The numbers of samples, perturbations and greedy steps.
+        space: The space.
+        limits: Limits that every candidate keeps to.
+
+    Returns:
+        The strategy.
     """
-    draw = within(space, budget)
+    draw = within(space, limits)
+
+    def init(key: jax.Array) -> _State:
+        return _State(key, asked=0, best=None, loss=float("inf"))
 
     def ask(state: _State) -> Arch | None:
-        if state.asked == 2 + greedy:
+        # Round 0 samples, round 1 perturbs, each later round is one greedy step.
+        if state.asked == 2 + config.greedy:
             return None
         key = jax.random.fold_in(state.key, state.asked)
         if state.asked == 0:
-            return draw.sample(key, number)
-        times = perturbed if state.asked == 1 else 1
-        return draw.mutate(
-            key, jax.tree.map(lambda x: np.stack([x] * times), state.best)
-        )
+            return draw.sample(key, config.number)
+        times = config.perturbed if state.asked == 1 else 1
+        base = jax.tree.map(lambda x: np.stack([x] * times), state.best)
+        return draw.mutate(key, base)
 
     def tell(state: _State, population: Arch, loss_A: np.ndarray) -> _State:
+        state = state._replace(asked=state.asked + 1)
         best = int(np.argmin(loss_A))
+        # If all samples failed, the first of them is the base.
         if state.best is None or loss_A[best] < state.loss:
-            state = state._replace(
-                best=rows(population, best), loss=float(loss_A[best])
-            )
-        return state._replace(asked=state.asked + 1)
+            base = rows(population, best)
+            state = state._replace(best=base, loss=float(loss_A[best]))
+        return state
 
-    return Strategy(
-        number + perturbed + greedy,
-        lambda key: _State(key, 0, None, float("inf")),
-        ask,
-        tell,
-    )
+    total = config.number + config.perturbed + config.greedy
+    at_once = {"number": config.number, "perturbed": config.perturbed}
+    return Strategy(total, init, ask, tell, at_once)

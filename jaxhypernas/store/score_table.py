@@ -1,33 +1,170 @@
-"""The candidates scored: their rows on disk, and in memory 16 bytes of each: id, loss and where its row is."""
+"""The table of scored candidates: rows on disk, found by id, loss or count.
 
-import hashlib
+In memory are 16 bytes of each candidate: its id, its loss and the place of its row.
+"""
 
-import jax
 import numpy as np
 import pyarrow as pa
 from etils.epath import PathLike
 
 from jaxhypernas.hosts import processes
 from jaxhypernas.store.tables import Table
-from jaxhypernas.types import Arch
+from jaxhypernas.types import UserError
 
 COUNTS = ("params", "flops", "live_params", "live_flops")
+"""Columns of counts; `types.Cost` explains them."""
+
 COLUMNS = ("id", "arch", "loss", "accuracy", *COUNTS)
+"""Columns of the table."""
+
 NO_ROWS = pa.table(
     {"id": pa.array([], pa.string()), "loss": pa.array([], pa.float64())}
 )
+"""What a process without candidates appends."""
 
 
-class Scored:
-    """A table with `COLUMNS`, one row per candidate, found by ids: in Parquet 16 hexadecimal digits, here uint64."""
+class ScoreTable:
+    """A table with `COLUMNS` and one row per candidate, found by id.
+
+    An id is 64 bits: here uint64, in Parquet 16 hexadecimal digits::
+
+        scores = ScoreTable("runs/mine/scores")
+        scores.best(10).to_pylist()
+
+    Args:
+        directory: Directory of the table's files; made when the first rows are
+            appended.
+    """
 
     def __init__(self, directory: PathLike):
         self.table = Table(directory)
-        self._id_A, self._loss_A, self._position_A = (
-            np.empty(0, t) for t in (np.uint64, np.float32, np.int32)
-        )
+        # Sorted by id, so that a candidate is found by bisection.
+        self._id_A = np.empty(0, np.uint64)
+        self._loss_A = np.empty(0, np.float32)
+        self._position_A = np.empty(0, np.int32)
         if len(self.table):
-            self._insert(*_ids_and_losses(self.table.read(["id", "loss"])), 0)
+            rows = self.table.read(["id", "loss"])
+            self._insert(_ids(rows), _losses(rows), 0)
+
+    def __len__(self) -> int:
+        return len(self._id_A)
+
+    def __repr__(self) -> str:
+        return (
+            f"ScoreTable({str(self.table.directory)!r}: {len(self):,} candidates, "
+            f"lowest loss {self.lowest:.4f})"
+        )
+
+    def append(self, rows: pa.Table) -> None:
+        """Adds each process's rows and makes them durable.
+
+        Args:
+            rows: This process's rows with `COLUMNS`, of candidates that are not in the
+                table; or `NO_ROWS`.
+
+        Raises:
+            OSError: The rows cannot be written; none of them is in the table.
+        """
+        start = len(self.table)
+        self.table.append(rows)
+        id_A = processes.gather(_ids(rows))
+        loss_A = processes.gather(_losses(rows))
+        self._insert(id_A, loss_A, start)
+
+    def known(self, id_A: np.ndarray) -> np.ndarray:
+        """Returns whether each candidate is in the table, bool [A].
+
+        Args:
+            id_A: uint64 ids.
+        """
+        if not len(self):
+            return np.zeros(len(id_A), bool)
+        return self._id_A[self._places(id_A)] == id_A
+
+    def loss(self, id_A: np.ndarray) -> np.ndarray:
+        """Returns the losses of candidates, float32 [A].
+
+        Args:
+            id_A: uint64 ids of candidates in the table.
+        """
+        return self._loss_A[self._places(id_A)]
+
+    def rows(self, id_A: np.ndarray) -> pa.Table:
+        """Reads the rows of candidates, in the order of their ids given.
+
+        Args:
+            id_A: uint64 ids of candidates in the table.
+
+        Raises:
+            UserError: A row has another id than the one asked for: another program
+                changed the table's files after they were opened.
+        """
+        rows = self.table.take(self._position_A[self._places(id_A)])
+        if not np.array_equal(_ids(rows), id_A):
+            raise UserError(
+                f"workdir: {self.table.directory} changed while it was read: give the "
+                "same command again"
+            )
+        return rows
+
+    @property
+    def lowest(self) -> float:
+        """The lowest loss; infinite if there is none."""
+        return float(np.fmin.reduce(self._loss_A, initial=np.inf))
+
+    def best(
+        self, number: int, max_params: int = 0, max_flops: int = 0
+    ) -> pa.Table:
+        """Reads the rows of lowest loss, best first, ties by id.
+
+        Args:
+            number: How many, or all if there are fewer.
+            max_params: Most weights of a candidate; 0 sets no limit.
+            max_flops: Most multiply-adds of a candidate; 0 sets no limit.
+        """
+        fits = self._within(max_params, max_flops)
+        id_A = self._id_A[fits]
+        loss_A = np.nan_to_num(self._loss_A[fits], nan=np.inf)
+        order = np.lexsort((id_A, loss_A))
+        return self.rows(id_A[order[:number]])
+
+    def pareto(
+        self, count: str, max_params: int = 0, max_flops: int = 0
+    ) -> pa.Table:
+        """Reads the rows that no other row beats in loss and count.
+
+        A row beats another if it is as good in both and better in one.
+
+        Args:
+            count: The count, one of `COUNTS`.
+            max_params: Most weights of a candidate; 0 sets no limit.
+            max_flops: Most multiply-adds of a candidate; 0 sets no limit.
+
+        Returns:
+            The rows, the smallest count first.
+        """
+        fits = self._within(max_params, max_flops) & np.isfinite(self._loss_A)
+        id_A = self._id_A[fits]
+        loss_A = self._loss_A[fits]
+        count_A = self._by_id(count)[fits]
+        order = np.lexsort((id_A, loss_A, count_A))
+        id_A, loss_A, count_A = id_A[order], loss_A[order], count_A[order]
+
+        # Rows of one count lie side by side, the one of lowest loss first.
+        first_A = np.searchsorted(count_A, count_A)
+        running = np.minimum.accumulate(loss_A)
+        # The lowest loss of all rows that count less.
+        smaller_A = np.append(np.float32(np.inf), running)[first_A]
+        unbeaten = (loss_A == loss_A[first_A]) & (loss_A < smaller_A)
+        return self.rows(id_A[unbeaten])
+
+    def column(self, name: str) -> np.ndarray:
+        """Reads a column of all rows, in the order they were appended.
+
+        Args:
+            name: One of `COLUMNS`.
+        """
+        return self.table.read([name])[name].to_numpy()
 
     def _insert(self, id_A: np.ndarray, loss_A: np.ndarray, start: int) -> None:
         id_A, first = np.unique(id_A, return_index=True)
@@ -36,80 +173,13 @@ class Scored:
         self._loss_A = np.insert(self._loss_A, place, loss_A[first])
         self._position_A = np.insert(self._position_A, place, start + first)
 
-    def __len__(self) -> int:
-        return len(self._id_A)
-
-    def append(self, rows: pa.Table) -> None:
-        """Add each process's rows, of candidates that are not in the table, and make them durable."""
-        start = len(self.table)
-        self.table.append(rows)
-        id_A, loss_A = _ids_and_losses(rows)
-        self._insert(processes.gather(id_A), processes.gather(loss_A), start)
-
-    def known(self, id_A: np.ndarray) -> np.ndarray:
-        """Whether each candidate is in the table."""
-        if not len(self):
-            return np.zeros(len(id_A), bool)
-        return (
-            self._id_A[
-                np.minimum(np.searchsorted(self._id_A, id_A), len(self) - 1)
-            ]
-            == id_A
-        )
-
-    def loss(self, id_A: np.ndarray) -> np.ndarray:
-        """The losses of candidates in the table, float32."""
-        return self._loss_A[np.searchsorted(self._id_A, id_A)]
-
-    def rows(self, id_A: np.ndarray) -> pa.Table:
-        """The rows of candidates in the table, in this order."""
-        return self.table.take(
-            self._position_A[np.searchsorted(self._id_A, id_A)]
-        )
-
-    @property
-    def lowest(self) -> float:
-        """The lowest loss."""
-        return float(np.fmin.reduce(self._loss_A, initial=np.inf))
-
-    def best(
-        self, number: int, max_params: int = 0, max_flops: int = 0
-    ) -> pa.Table:
-        """The rows of lowest loss, best first, then by id; 0 sets no limit."""
-        fits = self._within(max_params, max_flops)
-        loss_A = np.nan_to_num(self._loss_A[fits], nan=np.inf)
-        return self.rows(
-            self._id_A[fits][np.lexsort((self._id_A[fits], loss_A))[:number]]
-        )
-
-    def pareto(
-        self, count: str, max_params: int = 0, max_flops: int = 0
-    ) -> pa.Table:
-        """The rows that no other beats in loss and in this count (one of `COUNTS`), the smallest first.
-
-        Beaten is what another equals or betters in both, and betters in one.
-        """
-        fits = self._within(max_params, max_flops) & np.isfinite(self._loss_A)
-        count_A, loss_A = self._by_id(count)[fits], self._loss_A[fits]
-        order = np.lexsort((self._id_A[fits], loss_A, count_A))
-        count_A, loss_A = count_A[order], loss_A[order]
-        first_A = np.searchsorted(
-            count_A, count_A
-        )  # the best that counts as much
-        smaller_A = np.append(
-            np.float32(np.inf), np.minimum.accumulate(loss_A)
-        )[first_A]
-        return self.rows(
-            self._id_A[fits][order][
-                (loss_A == loss_A[first_A]) & (loss_A < smaller_A)
-            ]
-        )
-
-    def column(self, name: str) -> np.ndarray:
-        """A column of all rows, in the order they were appended."""
-        return self.table.read([name])[name].to_numpy()
+    def _places(self, id_A: np.ndarray) -> np.ndarray:
+        """Where the ids are, or would be, in the sorted ids."""
+        place_A = np.searchsorted(self._id_A, id_A)
+        return np.minimum(place_A, len(self) - 1)
 
     def _by_id(self, name: str) -> np.ndarray:
+        """A column in the order of the sorted ids."""
         return self.column(name)[self._position_A]
 
     def _within(self, max_params: int, max_flops: int) -> np.ndarray:
@@ -120,33 +190,30 @@ class Scored:
         return fits
 
 
-def _ids_and_losses(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    id_A = [numbers(shard.to_pylist()) for shard in rows["id"].chunks]
-    return np.concatenate([*id_A, np.empty(0, np.uint64)]), rows[
-        "loss"
-    ].to_numpy()
+def ids_from_text(text_A: list[str]) -> np.ndarray:
+    """Converts ids as Parquet has them to uint64 [A].
+
+    Args:
+        text_A: 16 hexadecimal digits each.
+    """
+    data = bytes.fromhex("".join(text_A))
+    return np.frombuffer(data, ">u8").astype(np.uint64)
 
 
-def identities(population: Arch) -> np.ndarray:
-    """The ids of canonical architectures: a 64-bit hash of each one's arrays."""
-    flat = [
-        np.asarray(leaf, np.int32).reshape(len(leaf), -1)
-        for leaf in jax.tree.leaves(population)
-    ]
-    digests = (
-        hashlib.blake2b(row, digest_size=8).digest()
-        for row in np.concatenate(flat, 1)
-    )
-    return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
+def ids_to_text(id_A: np.ndarray) -> list[str]:
+    """Converts ids to the 16 hexadecimal digits that Parquet has.
+
+    Args:
+        id_A: uint64 ids.
+    """
+    return [f"{value:016x}" for value in id_A.tolist()]
 
 
-def numbers(digits_A: list[str]) -> np.ndarray:
-    """Ids as Parquet has them -> uint64."""
-    return np.frombuffer(bytes.fromhex("".join(digits_A)), ">u8").astype(
-        np.uint64
-    )
+def _ids(rows: pa.Table) -> np.ndarray:
+    # One chunk at a time: text takes several times the memory of the ids.
+    chunks = [ids_from_text(chunk.to_pylist()) for chunk in rows["id"].chunks]
+    return np.concatenate([*chunks, np.empty(0, np.uint64)])
 
 
-def digits(id_A: np.ndarray) -> list[str]:
-    """uint64 -> ids as Parquet has them."""
-    return [f"{x:016x}" for x in id_A.tolist()]
+def _losses(rows: pa.Table) -> np.ndarray:
+    return rows["loss"].to_numpy()

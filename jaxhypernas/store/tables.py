@@ -1,17 +1,23 @@
-"""Tables that only grow: Parquet shards in a directory, each written whole or not at all, with a checksum of its rows.
+"""Tables that only grow: Parquet files in a directory, each with its checksum.
 
-Of several processes each writes shards of its own, and knows of the others'.
+Parquet alone reads many a flipped byte silently as another value. So the CRC-32 of a
+shard's bytes is in its name, as in ``000003.89abcdef.parquet``, and its pages have
+checksums of their own, which other programs check too.
 
-Parquet alone reads many a flipped byte silently as another value.
+======================  ========================================================
+``N.CRC.parquet``       rows that process 0 appended, the N-th time
+``N-P.CRC.parquet``     rows that process P appended, the N-th time
+``N-all.CRC.parquet``   all rows appended up to the N-th time, merged
+``N.parquet``           as above, without a checksum: written by older versions,
+                        by other programs, or by a process killed in between
+======================  ========================================================
 """
 
-import os
+import functools
+import itertools
 import re
-import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import IO
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,183 +25,335 @@ import pyarrow.parquet as pq
 from etils.epath import Path, PathLike
 
 from jaxhypernas.hosts import processes
+from jaxhypernas.store import files
+from jaxhypernas.types import UserError
 
-CHECKSUM = b"jaxhypernas.arrow.crc32"
+GROUP_ROWS = 1 << 14
+"""Least number of rows of a merged shard that are read together (a row group)."""
+
+_LARGEST_GROUP = 1 << 20
+"""Most rows of a row group; Arrow's writer allows no more."""
+
+_TRIES = 10
+"""How often a directory is listed whose files vanish before they are read."""
+
+
+class _Shard(NamedTuple):
+    """A file of a table."""
+
+    number: int
+    """Which append wrote it, or the last append that it covers."""
+
+    process: int
+    """Process that wrote it."""
+
+    merged: bool
+    """Whether it holds the rows of all appends up to ``number``."""
+
+    crc: str
+    """CRC-32 of its bytes; empty where its name has none."""
+
+    path: Path
+    """The file."""
+
+
+def _reopening(read: Callable) -> Callable:
+    """Repeats a method that reads, if another program merged shards meanwhile."""
+
+    @functools.wraps(read)
+    def repeated(table: "Table", *args):
+        try:
+            return read(table, *args)
+        except FileNotFoundError:
+            table._reopen()
+            return read(table, *args)
+
+    return repeated
 
 
 class Table:
-    """Rows of one schema, on disk; what was appended before a crash is there after it.
+    """Rows of one schema, on disk; rows appended before a crash are there after it.
 
-    ``N.parquet`` is what the first process appended the N-th time, ``N-P.parquet`` what process P did.
+    Of several processes each writes shards of its own and knows those of the others::
+
+        table = Table("runs/mine/scores")
+        table.append(pa.table({"x": [1, 2]}))
+        table.read().to_pylist()
 
     Args:
-        directory: made when the first rows are appended.
-        report: called with one line for each damaged shard, which is moved aside; its rows are then missing.
+        directory: Made when the first rows are appended.
+        report: Called with one line for each damaged shard, which is set aside; its
+            rows are then missing.
     """
 
     def __init__(
         self,
         directory: PathLike,
-        report: Callable[[str], None] = lambda line: print(
-            line, file=sys.stderr
-        ),
+        report: Callable[[str], None] = files.report,
     ):
         self.directory = Path(directory)
-        self._paths: list[Path] = []
-        self._ends: list[int] = []  # number of rows up to the end of each shard
-        self._shards = 0
-        with processes.in_turn():  # the first moves damaged shards aside
-            there = (
-                self.directory.iterdir() if self.directory.is_dir() else ()
-            )  # object stores have no empty directories
-            places = {path: place for path in there if (place := _place(path))}
-            for path, (shard, _) in sorted(
-                places.items(), key=lambda item: item[1]
-            ):
-                try:
-                    self._add(path, _verified(path))
-                except (
-                    Exception
-                ) as error:  # damaged bytes make Arrow raise almost anything
-                    report(
-                        f"{path}: damaged, its rows will be made again ({' '.join(str(error).split())[:100]})"
-                    )
-                    path.rename(_unused(path.with_suffix(".damaged")))
-                self._shards = shard + 1
-
-    def _add(self, path: Path, rows: int) -> None:
-        self._paths.append(path)
-        self._ends.append(len(self) + rows)
+        self._report = report
+        # Process 0 sets damaged shards aside before the other processes look.
+        with processes.in_turn():
+            self._open()
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def append(self, rows: pa.Table) -> None:
-        """Add each process's rows, the first's first, and make them durable; a process may have none."""
-        paths = [
-            self.directory / f"{self._shards:06d}{f'-{p}' if p else ''}.parquet"
-            for p in range(processes.count())
-        ]
+        """Adds each process's rows, those of process 0 first, and makes them durable.
+
+        Args:
+            rows: This process's rows; there may be none.
+
+        Raises:
+            OSError: The rows cannot be written; none of them is in the table.
+        """
+        crc = "0"
         if len(rows):
             self.directory.mkdir(parents=True, exist_ok=True)
-            write(paths[processes.index()], rows)
-        for path, number in zip(
-            paths, processes.gather(np.array([len(rows)])).tolist(), strict=True
+            name = _name(self._next, processes.index())
+            crc = _write_shard(self.directory, name, [rows])
+        mine = np.array([[len(rows), int(crc, 16)]])
+        for process, (number, crc) in enumerate(
+            processes.gather(mine).tolist()
         ):
             if number:
-                self._add(path, number)
-        self._shards += 1
+                name = _name(self._next, process)
+                path = self.directory / f"{name}.{crc:08x}.parquet"
+                full, rest = divmod(number, _LARGEST_GROUP)
+                sizes = [_LARGEST_GROUP] * full + [rest]
+                self._add(path, sizes)
+        self._next += 1
 
+    @_reopening
     def read(self, columns: list[str] | None = None) -> pa.Table:
-        """These columns (all by default) of all rows, in the order they were appended."""
-        return (
-            pa.concat_tables([_read(path, columns) for path in self._paths])
-            if self._paths
-            else pa.table({})
-        )
+        """Reads all rows, in the order they were appended.
 
+        Args:
+            columns: Names of the columns to read; all by default.
+        """
+        if not self._groups:
+            return pa.table({})
+        tables = []
+        for path in self._paths():
+            with path.open("rb") as file:
+                tables.append(_parquet(file).read(columns))
+        return pa.concat_tables([_bare(table) for table in tables])
+
+    @_reopening
     def take(self, position_A: np.ndarray) -> pa.Table:
-        """The rows at these positions, in this order; reads the shards they lie in."""
-        shard_A = np.searchsorted(self._ends, position_A, side="right")
-        parts, place_A, taken = [], np.empty(len(position_A), np.int64), 0
-        for shard in np.unique(shard_A):
-            (asked,) = np.nonzero(shard_A == shard)
-            rows = _read(self._paths[shard])
-            parts.append(
-                rows.take(position_A[asked] - (self._ends[shard] - len(rows)))
+        """Reads some rows, and only the row groups that they lie in.
+
+        Args:
+            position_A: Int [A], positions in the order of appending.
+
+        Returns:
+            A rows, in the order of the positions.
+        """
+        if not len(position_A):
+            return self._read_group(0).slice(0, 0)
+        order_A = np.argsort(position_A, kind="stable")
+        sorted_A = position_A[order_A]
+        group_A = np.searchsorted(self._ends, sorted_A, side="right")
+        parts = []
+        for group in np.unique(group_A):
+            rows = self._read_group(group)
+            start = self._ends[group] - len(rows)
+            parts.append(rows.take(sorted_A[group_A == group] - start))
+        return pa.concat_tables(parts).take(np.argsort(order_A))
+
+    def compact(self) -> None:
+        """Merges all shards into one; the rows and their order stay as they are.
+
+        Process 0 merges; the others find the merged shard when they read next. A
+        process killed at any moment leaves each row there once: the merged shard
+        appears whole, and from then on the shards that it covers do not count. On a
+        full disk nothing is merged.
+        """
+        if not processes.first():
+            return
+        paths = self._paths()
+        if len(paths) > 1:
+            name = f"{self._next - 1:06d}-all"
+            try:
+                _write_shard(self.directory, name, _regrouped(paths))
+            except OSError as error:
+                if error.errno not in files.UNWRITABLE:
+                    raise
+                return
+            # Reading the merged shard back checks it before the others are deleted.
+            self._open()
+        for path in self._covered:
+            path.unlink(missing_ok=True)
+        self._covered = []
+
+    def _open(self) -> None:
+        """Lists the shards, and again if another program merges them meanwhile."""
+        for left in reversed(range(_TRIES)):
+            try:
+                self._list()
+                return
+            except FileNotFoundError:
+                if not left:
+                    raise
+
+    def _list(self) -> None:
+        self._groups: list[tuple[Path, int]] = []
+        # Number of rows up to the end of each row group.
+        self._ends: list[int] = []
+        # Object stores have no empty directories.
+        exists = self.directory.is_dir()
+        there = list(self.directory.iterdir()) if exists else []
+        shards = sorted(filter(None, map(_shard, there)))
+        self._next = shards[-1].number + 1 if shards else 0
+
+        # The newest whole merged shard holds all rows of the shards up to its number,
+        # which are still there if a process was killed before it deleted them.
+        merged = [shard for shard in reversed(shards) if shard.merged]
+        first = next(filter(self._add_if_whole, merged), None)
+        last_covered = first.number if first else -1
+        self._covered = [path for path in there if self._is_leftover(path)]
+        for shard in shards:
+            if shard.number <= last_covered:
+                if shard != first:
+                    self._covered.append(shard.path)
+            elif not shard.merged:
+                self._add_if_whole(shard)
+
+    def _is_leftover(self, path: Path) -> bool:
+        """Whether a process was killed while it wrote this file."""
+        shard = _shard(path.with_suffix("")) if path.suffix == ".tmp" else None
+        return shard is not None and shard.number < self._next
+
+    def _add_if_whole(self, shard: _Shard) -> bool:
+        # Damaged bytes make Arrow raise almost any error.
+        try:
+            self._add(shard.path, _group_sizes(shard))
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            self._report(
+                f"{shard.path}: damaged, its rows will be made again "
+                f"({files.one_line(error, 100)})"
             )
-            place_A[asked] = taken + np.arange(len(asked))
-            taken += len(asked)
-        return (
-            pa.concat_tables(parts).take(place_A)
-            if parts
-            else _read(self._paths[0]).slice(0, 0)
-        )
+            files.set_aside(shard.path)
+            return False
+        return True
 
+    def _add(self, path: Path, group_sizes: list[int]) -> None:
+        for group, rows in enumerate(group_sizes):
+            self._groups.append((path, group))
+            self._ends.append(len(self) + rows)
 
-def write(path: PathLike, rows: pa.Table) -> None:
-    """One Parquet file, replaced whole."""
-    with _writing(Path(path)) as file:
-        pq.write_table(
-            rows.replace_schema_metadata({CHECKSUM: _checksum(rows)}), file
-        )
+    def _reopen(self) -> None:
+        rows = len(self)
+        self._open()
+        if len(self) < rows:
+            raise UserError(
+                f"workdir: {self.directory} lost rows while it was read: give the "
+                "same command again"
+            )
+
+    def _paths(self) -> list[Path]:
+        """The files, in the order of their rows."""
+        return list(dict.fromkeys(path for path, _ in self._groups))
+
+    def _read_group(self, index: int) -> pa.Table:
+        path, group = self._groups[index]
+        with path.open("rb") as file:
+            return _bare(_parquet(file).read_row_group(group))
 
 
 def write_parts(path: PathLike, parts: Iterable[pa.Table]) -> None:
-    """One Parquet file of all parts (one at least), one of them in memory at a time, replaced whole."""
+    """Writes one Parquet file, whole or not at all.
+
+    Args:
+        path: The file to replace or make.
+        parts: Tables of one schema, at least one of them; one at a time is in memory.
+            Each becomes a row group.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     parts = iter(parts)
     first = next(parts)
     with (
-        _writing(Path(path)) as file,
-        pq.ParquetWriter(file, first.schema) as writer,
+        files.replacing(path) as file,
+        pq.ParquetWriter(
+            file, first.schema, write_page_checksum=True
+        ) as writer,
     ):
-        writer.write_table(first)
-        for part in parts:
-            writer.write_table(part)
+        for part in itertools.chain([first], parts):
+            writer.write_table(part, row_group_size=_LARGEST_GROUP)
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[IO]:
-    """What is written here replaces the file at the end; an OSError names the file."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)  # on a full disk, room for others
-        if (
-            isinstance(error, OSError) and error.errno and not error.filename
-        ):  # of Arrow
-            raise OSError(
-                error.errno, os.strerror(error.errno), str(path)
-            ) from None
-        raise
+def _write_shard(directory: Path, name: str, parts: Iterable[pa.Table]) -> str:
+    """Writes a shard and then puts its checksum into its name; returns the checksum.
+
+    A process killed in between leaves a whole shard without a checksum.
+    """
+    path = directory / f"{name}.parquet"
+    write_parts(path, parts)
+    crc = files.checksum(path)
+    path.rename(directory / f"{name}.{crc}.parquet")
+    return crc
 
 
-def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
-    with path.open("rb") as file:
-        return pq.ParquetFile(file).read(columns).replace_schema_metadata()
+def _regrouped(paths: list[Path]) -> Iterator[pa.Table]:
+    """All rows of these files in order, `GROUP_ROWS` or a little more at a time."""
+    waiting: list[pa.RecordBatch] = []
+    for path in paths:
+        with path.open("rb") as file:
+            for batch in _parquet(file).iter_batches(GROUP_ROWS):
+                waiting.append(batch)
+                if sum(map(len, waiting)) >= GROUP_ROWS:
+                    yield _joined(waiting)
+                    waiting = []
+    if waiting:
+        yield _joined(waiting)
 
 
-def _verified(path: Path) -> int:
-    """The number of rows, all of them checked."""
-    with path.open("rb") as file:
-        rows = pq.ParquetFile(file).read()
-    saved = (rows.schema.metadata or {}).get(CHECKSUM)
-    if saved is not None and saved != _checksum(
-        rows
-    ):  # a file of another program has none
-        raise ValueError("its rows differ from their checksum")
-    return len(rows)
+def _joined(batches: list[pa.RecordBatch]) -> pa.Table:
+    tables = [pa.Table.from_batches([batch]) for batch in batches]
+    return pa.concat_tables([_bare(table) for table in tables])
 
 
-def _checksum(rows: pa.Table) -> bytes:
-    """Of names, types and values, however Arrow has them in memory."""
-    value = zlib.crc32(
-        str([(field.name, str(field.type)) for field in rows.schema]).encode()
-    )
-    for column in rows.columns:
-        if pa.types.is_string(column.type):
-            text = pa.concat_arrays(column.chunks)
-            _, offsets, letters = text.buffers()
-            ends = np.frombuffer(offsets, np.int32)[
-                text.offset : text.offset + len(text) + 1
-            ]
-            value = zlib.crc32((ends - ends[0]).tobytes(), value)
-            value = zlib.crc32(memoryview(letters)[ends[0] : ends[-1]], value)
-        else:
-            value = zlib.crc32(column.to_numpy().tobytes(), value)
-    return str(value).encode()
+def _bare(rows: pa.Table) -> pa.Table:
+    """The rows without metadata, which older versions wrote a checksum into."""
+    return rows.replace_schema_metadata()
 
 
-def _place(path: Path) -> tuple[int, int] | None:
-    """Which shard of which process it is, if one."""
-    found = re.fullmatch(r"(\d+)(?:-(\d+))?\.parquet", path.name)
-    return found and (int(found[1]), int(found[2] or 0))
+def _parquet(file) -> pq.ParquetFile:
+    return pq.ParquetFile(file, page_checksum_verification=True)
 
 
-def _unused(path: Path) -> Path:
-    while path.exists():
-        path = path.with_name(f"{path.name}+")
-    return path
+def _group_sizes(shard: _Shard) -> list[int]:
+    """Numbers of rows of a shard's row groups; raises if the shard is damaged."""
+    if shard.crc and files.checksum(shard.path) != shard.crc:
+        raise ValueError("its bytes differ from the checksum in its name")
+    with shard.path.open("rb") as file:
+        parquet = _parquet(file)
+        if not shard.crc:
+            # Without a checksum of all bytes, only reading the values shows damage.
+            parquet.read()
+        found = parquet.metadata
+        groups = range(found.num_row_groups)
+        return [found.row_group(group).num_rows for group in groups]
+
+
+def _name(number: int, process: int) -> str:
+    """The name of a shard, without checksum and suffix."""
+    return f"{number:06d}-{process}" if process else f"{number:06d}"
+
+
+def _shard(path: Path) -> _Shard | None:
+    """The shard that a file's name stands for; None for files of others."""
+    pattern = r"(\d+)(?:-(\d+|all))?(?:\.([0-9a-f]{8}))?\.parquet"
+    found = re.fullmatch(pattern, path.name)
+    if found is None:
+        return None
+    number, writer, crc = found.groups()
+    merged = writer == "all"
+    process = 0 if merged else int(writer or 0)
+    return _Shard(int(number), process, merged, crc or "", path)

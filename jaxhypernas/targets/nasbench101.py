@@ -1,190 +1,254 @@
-"""NAS-Bench-101's networks (Ying et al. 2019), written for one architecture: `spaces.nasbench101` has the arrays.
+"""NAS-Bench-101's networks (Ying et al. 2019), written for one architecture.
 
-Stem (3x3 convolution, BatchNorm, ReLU), three stages of cells, with a 2x2 max pool and twice the channels from one to
-the next, global mean, linear. All convolutions are followed by BatchNorm and ReLU. A vertex takes the sum of what feeds
-it, cut to its own channels, and of the cell's input, projected by a 1x1; the output is the concatenation of what feeds
-it, plus the projected input if that does. How many channels a vertex has depends on the cell: weights have the shape of
-the widest vertex, C channels, and masks cut them, so that all cells are one program. Deviations:
+Stem (3x3 convolution, BatchNorm, ReLU), three stages of cells, with a 2x2 max pool and
+twice the channels from each to the next, global mean, linear. BatchNorm and ReLU follow
+every convolution. A vertex applies its op to a sum: of the vertices that feed it, cut to
+its own channels, and of the cell's input, projected by a 1x1. The output concatenates
+the vertices that feed it, and adds the projected input if that feeds it, too.
+
+The channels of a vertex depend on the cell. Weights have the shape of the widest vertex,
+C channels, and masks cut them, so that one program runs all cells. Deviations:
+
 1. BatchNorm uses the statistics of the evaluated batch and has no affine parameters.
-2. Every convolution inside a cell computes C channels, however few are left of them.
+2. Every convolution inside a cell computes C channels, however few of them are used.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxhypernas.numerics import cpu, nn
-from jaxhypernas.spaces.cells import STAGES, CellConfig, check_image
-from jaxhypernas.spaces.nasbench101 import (
-    VERTICES,
-    N,
+from jaxhypernas.archs.cells import STAGES, check_image
+from jaxhypernas.archs.nasbench101 import (
+    MAX_INTERIOR,
+    MAX_VERTICES,
     Nasbench101Arch,
     prune,
     vertex_channels,
 )
-from jaxhypernas.types import Params, Target
+from jaxhypernas.archs.sizes import Nasbench101Config
+from jaxhypernas.numerics import cpu, nn
+from jaxhypernas.types import ImageShape, Params, Target, WeightSpec
 
-_ConvNorm = Callable[
-    [jax.Array, jax.Array, int, bool], jax.Array
-]  # as `nn.conv_norm`
+_ConvNorm = Callable[[jax.Array, jax.Array, int, bool], jax.Array]
+"""A convolution and its BatchNorm, as `nn.conv_norm`."""
+
+_Conv = Callable[[jax.Array, jax.Array], jax.Array]
+"""ReLU of BatchNorm of a convolution: ``conv(x, kernel)``."""
 
 
 def nasbench101(
-    config: CellConfig, image: tuple[int, int, int], classes: int
+    config: Nasbench101Config, image: ImageShape, classes: int
 ) -> Target:
-    """The target for images of shape (H, W, C).
+    """Makes NAS-Bench-101's networks.
 
-    Weights theta (N = 5 interior vertices; c: channels of the stage):
-        stem: 3 x 3 x image channels x C.
-        cells[s]: conv3x3: cells x N x 3 x 3 x c x c, conv1x1: cells x N x c x c, and project: cells x (N + 1) x c x c,
-            from the input to interior vertices and output. A later stage's first cell has c / 2 input channels.
-        head, bias: 4C x classes, classes.
+    Weights theta, with N = 5 places of interior vertices and c channels of stage s::
+
+        stem          3 x 3 x image channels x C
+        cells[s]
+            conv3x3   cells x N x 3 x 3 x c x c
+            conv1x1   cells x N x c x c
+            project   cells x (N + 1) x c x c: from the cell's input to interior
+                      vertices and output
+        head          4C x classes
+        bias          classes
+
+    The first cell of a later stage has c / 2 input channels, padded with zeros.
+
+    Args:
+        config: Sizes of the networks (published: 128 channels, 3 cells).
+        image: Height, width and channels of an image.
+        classes: Number of classes.
+
+    Returns:
+        The target; its form ``native`` computes convolutions in C++ on CPU.
 
     Raises:
-        UserError: the images cannot be halved twice.
+        UserError: The images cannot be halved twice.
     """
     check_image(image)
-    channels = [config.channels * 2**s for s in range(STAGES)]
-
-    def leaf(*shape):
-        return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-    def stage(c):
-        return {
-            "conv3x3": leaf(config.cells, N, 3, 3, c, c),
-            "conv1x1": leaf(config.cells, N, c, c),
-            "project": leaf(config.cells, N + 1, c, c),
-        }
-
-    weight_spec = {
-        "stem": leaf(3, 3, image[2], channels[0]),
-        "cells": [stage(c) for c in channels],
-        "head": leaf(channels[-1], classes),
-        "bias": leaf(classes),
-    }
-    nodes = jax.tree.map(lambda _: np.array(-1, np.int32), weight_spec)
-    for s in range(STAGES):
-        for name, spec in weight_spec["cells"][s].items():
-            cells = s * config.cells + np.arange(config.cells, dtype=np.int32)
-            nodes["cells"][s][name] = (
-                cells[:, None] * VERTICES
-                + np.arange(1, spec.shape[1] + 1, dtype=np.int32)[None]
-            )
-
-    def apply(
-        conv_norm: _ConvNorm,
-        theta: Params,
-        arch: Nasbench101Arch,
-        x_BxHxWxC: jax.Array,
-    ) -> jax.Array:
-        def conv(x, w):
-            return jax.nn.relu(conv_norm(x, w, 1, False))
-
-        arch = prune(jax.tree.map(jnp.asarray, arch))
-        x = conv(x_BxHxWxC, theta["stem"])
-        for s, c in enumerate(channels):
-            if s > 0:
-                x = jnp.pad(
-                    _max_pool(x), ((0, 0), (0, 0), (0, 0), (0, c - x.shape[-1]))
-                )
-            channel_N = vertex_channels(arch.edge_VxV, c)
-            x, _ = lax.scan(
-                lambda x, w, n=channel_N: (_cell(conv, arch, n, w, x), None),
-                x,
-                theta["cells"][s],
-            )
-        return x.mean((1, 2)) @ theta["head"] + theta["bias"][None]
-
-    native = Target(weight_spec, partial(apply, cpu.conv_norm), nodes)
+    weight_spec = _weight_spec(config, image, classes)
+    nodes = _nodes(config, weight_spec)
+    native = Target(weight_spec, partial(_apply, cpu.conv_norm), nodes)
     return Target(
         weight_spec,
-        partial(apply, nn.conv_norm),
+        partial(_apply, nn.conv_norm),
         nodes,
         forms={"native": native},
     )
 
 
-def _max_pool(x):
-    """Largest value of 2x2 windows; height and width are even."""
-    B, H, W, C = x.shape
-    return x.reshape(B, H // 2, 2, W // 2, 2, C).max((2, 4))
+def _weight_spec(
+    config: Nasbench101Config, image: ImageShape, classes: int
+) -> WeightSpec:
+    def leaf(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def stage(c: int) -> dict[str, jax.ShapeDtypeStruct]:
+        return {
+            "conv3x3": leaf(config.cells, MAX_INTERIOR, 3, 3, c, c),
+            "conv1x1": leaf(config.cells, MAX_INTERIOR, c, c),
+            "project": leaf(config.cells, MAX_INTERIOR + 1, c, c),
+        }
+
+    channels = [config.channels * 2**s for s in range(STAGES)]
+    return {
+        "stem": leaf(3, 3, image[2], channels[0]),
+        "cells": [stage(c) for c in channels],
+        "head": leaf(channels[-1], classes),
+        "bias": leaf(classes),
+    }
 
 
-OPS = (  # (ReLU of BatchNorm of a convolution, weights of the vertex, its input) -> its output, by its number in op_N
-    lambda conv, w, x: jnp.zeros_like(x),
-    lambda conv, w, x: conv(x, w["conv3x3"]),
-    lambda conv, w, x: conv(x, w["conv1x1"][None, None]),
-    lambda conv, w, x: nn.max_pool_3x3(x),
-)
+def _nodes(config: Nasbench101Config, weight_spec: WeightSpec) -> Any:
+    """Numbers the vertices of all cells: `Target.nodes`."""
+    nodes = jax.tree.map(lambda _: np.array(-1, np.int32), weight_spec)
+    for s in range(STAGES):
+        for name, spec in weight_spec["cells"][s].items():
+            cell = s * config.cells + np.arange(config.cells, dtype=np.int32)
+            # Vertex 0 is the cell's input, which owns no weights.
+            vertex = np.arange(1, spec.shape[1] + 1, dtype=np.int32)
+            ids = cell[:, None] * MAX_VERTICES + vertex[None]
+            nodes["cells"][s][name] = ids
+    return nodes
 
 
-def _cell(conv, arch, channel_N, w, x_BxHxWxC):
-    """The output of one cell."""
+def _apply(
+    conv_norm: _ConvNorm,
+    theta: Params,
+    arch: Nasbench101Arch,
+    x_BxHxWxC: jax.Array,
+) -> jax.Array:
+    """Computes logits_BxL: `Target.apply`."""
+    image_channels, channels = theta["stem"].shape[2:]
+    chex.assert_shape(x_BxHxWxC, (None, None, None, image_channels))
 
-    def add_if(on, y, term, *operands):
-        return lax.cond(
-            on > 0,
-            lambda y, *operands: y + term(*operands),
-            lambda y, *_: y,
-            y,
-            *operands,
-        )
+    def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.nn.relu(conv_norm(x, kernel, 1, False))
 
-    def project(w):
-        return conv(x_BxHxWxC, w[None, None])
+    arch = prune(jax.tree.map(jnp.asarray, arch))
+    x = conv(x_BxHxWxC, theta["stem"])
+    for s in range(STAGES):
+        c = channels * 2**s
+        if s > 0:
+            x = _max_pool_2x2(x)
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, c - x.shape[-1])))
+        channel_N = jnp.asarray(vertex_channels(arch.edge_VxV, c))
+        cell = partial(_cell, conv, arch, channel_N)
+        x, _ = lax.scan(cell, x, theta["cells"][s])
+    return x.mean((1, 2)) @ theta["head"] + theta["bias"][None]
 
-    # Recomputed in the backward pass: what it would store is stored for ops that aren't chosen, too.
-    @jax.checkpoint
-    def vertex(w, node, y):
-        mask_C = (
-            (jnp.arange(y.shape[-1]) < node["channels"])
-            .astype(y.dtype)
-            .reshape(1, 1, 1, -1)
-        )
-        y = add_if(node["read"][0], y, project, w["project"]) * mask_C
-        return (
-            lax.switch(node["op"], [partial(op, conv) for op in OPS], w, y)
-            * mask_C
-        )
+
+def _max_pool_2x2(x_BxHxWxC: jax.Array) -> jax.Array:
+    """Halves the resolution; height and width are even."""
+    B, H, W, C = x_BxHxWxC.shape
+    return x_BxHxWxC.reshape(B, H // 2, 2, W // 2, 2, C).max((2, 4))
+
+
+def _no_vertex(conv: _Conv, w: Params, x: jax.Array) -> jax.Array:
+    return jnp.zeros_like(x)
+
+
+def _conv3x3(conv: _Conv, w: Params, x: jax.Array) -> jax.Array:
+    return conv(x, w["conv3x3"])
+
+
+def _conv1x1(conv: _Conv, w: Params, x: jax.Array) -> jax.Array:
+    return conv(x, w["conv1x1"][None, None])
+
+
+def _max_pool_3x3(conv: _Conv, w: Params, x: jax.Array) -> jax.Array:
+    return nn.max_pool_3x3(x)
+
+
+_OPS = (_no_vertex, _conv3x3, _conv1x1, _max_pool_3x3)
+"""The op of a vertex, by its number in ``Nasbench101Arch.op_N``."""
+
+
+def _cell(
+    conv: _Conv,
+    arch: Nasbench101Arch,
+    channel_N: jax.Array,
+    x_BxHxWxC: jax.Array,
+    w: Params,
+) -> tuple[jax.Array, None]:
+    """Computes the output of one cell, as the body of a scan over cells."""
+    edge_VxV = jnp.asarray(arch.edge_VxV)
+    nodes = {
+        "op": arch.op_N,
+        "read": edge_VxV[:-1, 1:-1].T,
+        "channels": channel_N,
+        "place": jnp.arange(MAX_INTERIOR),
+    }
+    interior = {**w, "project": w["project"][:MAX_INTERIOR]}
 
     def step(state_NxBxHxWxC, at):
         w, node = at
         read_N = node["read"][1:].astype(x_BxHxWxC.dtype)
-        y = vertex(
-            w,
-            node,
-            jnp.tensordot(read_N, state_NxBxHxWxC, 1, precision="highest"),
-        )  # on CPU a sum is slow
+        # A product with zeros and ones: on CPU a sum of chosen states is slower.
+        y = jnp.tensordot(read_N, state_NxBxHxWxC, 1, precision="highest")
+        y = _vertex(conv, x_BxHxWxC, w, node, y)
         return state_NxBxHxWxC.at[node["place"]].set(y), None
+
+    nothing = jnp.zeros((MAX_INTERIOR, *x_BxHxWxC.shape), x_BxHxWxC.dtype)
+    state_NxBxHxWxC, _ = lax.scan(step, nothing, (interior, nodes))
+
+    # States have zeros above their channels: rolled to its place in the output, each
+    # can be added to the others.
+    feeds_N = edge_VxV[1:-1, -1]
+    start_N = jnp.cumsum(feeds_N * channel_N) - feeds_N * channel_N
 
     def concatenate(out, at):
         feeds, start, state = at
-        return add_if(
-            feeds, out, lambda state: jnp.roll(state, start, -1), state
-        ), None
 
-    nodes = {
-        "op": arch.op_N,
-        "read": arch.edge_VxV[:-1, 1:-1].T,
-        "channels": channel_N,
-        "place": jnp.arange(N),
-    }
-    interior = {**w, "project": w["project"][:N]}
-    state_NxBxHxWxC, _ = lax.scan(
-        step,
-        jnp.zeros((N, *x_BxHxWxC.shape), x_BxHxWxC.dtype),
-        (interior, nodes),
-    )
-    # A state has zeros above its channels, so that it can be rolled to where it begins in the output.
-    feeds_N = arch.edge_VxV[1:-1, -1]
-    start_N = jnp.cumsum(feeds_N * channel_N) - feeds_N * channel_N
-    out, _ = lax.scan(
-        concatenate,
-        jnp.zeros_like(x_BxHxWxC),
-        (feeds_N, start_N, state_NxBxHxWxC),
-    )
-    return add_if(arch.edge_VxV[0, -1], out, project, w["project"][N])
+        def shifted(state):
+            return jnp.roll(state, start, -1)
+
+        return _add_if(feeds, out, shifted, state), None
+
+    states = feeds_N, start_N, state_NxBxHxWxC
+    out, _ = lax.scan(concatenate, jnp.zeros_like(x_BxHxWxC), states)
+    project = partial(_project, conv, x_BxHxWxC)
+    weights = w["project"][MAX_INTERIOR]
+    return _add_if(edge_VxV[0, -1], out, project, weights), None
+
+
+# The backward pass computes a vertex again: it would store arrays of all ops, the ops
+# that are not chosen included.
+@partial(jax.checkpoint, static_argnums=0)
+def _vertex(
+    conv: _Conv, x_BxHxWxC: jax.Array, w: Params, node: Params, y: jax.Array
+) -> jax.Array:
+    """Computes a vertex from ``y``, the sum of the interior vertices that feed it."""
+    mask_C = (jnp.arange(y.shape[-1]) < node["channels"]).astype(y.dtype)
+    mask_C = mask_C.reshape(1, 1, 1, -1)
+    project = partial(_project, conv, x_BxHxWxC)
+    y = _add_if(node["read"][0], y, project, w["project"]) * mask_C
+    ops = [partial(op, conv) for op in _OPS]
+    return lax.switch(node["op"], ops, w, y) * mask_C
+
+
+def _project(conv: _Conv, x_BxHxWxC: jax.Array, w_CxC: jax.Array) -> jax.Array:
+    return conv(x_BxHxWxC, w_CxC[None, None])
+
+
+def _add_if(
+    on: jax.Array,
+    y: jax.Array,
+    term: Callable[[jax.Array], jax.Array],
+    operand: jax.Array,
+) -> jax.Array:
+    """Returns ``y + term(operand)``, or ``y`` where ``on`` is 0."""
+
+    def add(y, operand):
+        return y + term(operand)
+
+    def keep(y, operand):
+        return y
+
+    return lax.cond(on > 0, add, keep, y, operand)

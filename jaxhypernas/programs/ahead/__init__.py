@@ -1,1 +1,1 @@
-"""Programs compiled ahead of time, for hardware that is not there."""
+"""Programs of a run compiled for a TPU slice that is not there; what they would do."""
