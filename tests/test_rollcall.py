@@ -175,7 +175,8 @@ def test_slurm_tells_the_place(monkeypatch):
             "",
         ),
         (
-            "[Gloo] Rank [Gloo] Rank 01 is connected to 1 peer ranks.\n is connected to 1 peer ranks.\n\n",
+            "[Gloo] Rank [Gloo] Rank 01 is connected to 1 peer ranks.\n"
+            " is connected to 1 peer ranks.\n\n",
             "",
         ),
         ("Illegal instruction\n", "Illegal instruction\n"),
