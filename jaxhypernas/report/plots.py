@@ -1,0 +1,67 @@
+"""Pictures of a report. Matplotlib is imported when a picture is drawn."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from etils.epath import Path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def plot_scores(path: Path, retrained: list[dict]) -> None:
+    """Draws test loss when trained from scratch over loss with generated weights.
+
+    Args:
+        path: The PNG file to write.
+        retrained: A row for each candidate trained from scratch, of either group.
+    """
+    figure, axes = _figure()
+    groups = (
+        ("sample", "random sample", "tab:blue"),
+        ("top", "top by score", "tab:red"),
+    )
+    for group, label, colour in groups:
+        rows = [row for row in retrained if row["group"] == group]
+        generated = [row["loss"] for row in rows]
+        trained = [row["test_loss"] for row in rows]
+        axes.scatter(generated, trained, s=18, c=colour, label=label)
+    axes.set(
+        xlabel="validation loss, generated weights (nats)",
+        ylabel="test loss, trained from scratch (nats)",
+    )
+    _save(path, figure, axes)
+
+
+def plot_search(path: Path, loss_A: np.ndarray) -> None:
+    """Draws each candidate's loss, and the best so far, in the order of the search.
+
+    Args:
+        path: The PNG file to write.
+        loss_A: Losses with generated weights, in the order they were scored.
+    """
+    figure, axes = _figure()
+    number_A = np.arange(1, len(loss_A) + 1)
+    best_A = np.minimum.accumulate(loss_A)
+    axes.scatter(number_A, loss_A, s=3, c="tab:gray", label="candidate")
+    axes.plot(number_A, best_A, c="tab:red", label="best so far")
+    axes.set(
+        xlabel="candidates scored",
+        ylabel="validation loss, generated weights (nats)",
+    )
+    _save(path, figure, axes)
+
+
+def _figure() -> "tuple[Figure, Axes]":
+    # A figure without pyplot leaves the user's backend alone.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _save(path: Path, figure: "Figure", axes: "Axes") -> None:
+    axes.legend(frameon=False)
+    with path.open("wb") as file:
+        figure.savefig(file, format="png", dpi=150)

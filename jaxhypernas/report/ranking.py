@@ -1,0 +1,50 @@
+"""How well generated weights rank candidates, beside counts that need no training."""
+
+import numpy as np
+
+from jaxhypernas.numerics import stats
+
+
+def rank_rows(
+    rows: list[dict], truth_A: np.ndarray
+) -> dict[str, stats.Ranking]:
+    """Ranks candidates by generated weights and by baselines.
+
+    Args:
+        rows: A row of the score table for each candidate.
+        truth_A: The truth; higher is better.
+
+    Returns:
+        The ranking of each score: generated weights, and the live parameters and
+        live FLOPs that generated weights must beat.
+
+    Raises:
+        UserError: See `stats.rank_report`.
+    """
+    scores = {
+        "generated weights": -np.array([row["loss"] for row in rows]),
+        "live parameters": np.array([row["live_params"] for row in rows]),
+        "live FLOPs": np.array([row["live_flops"] for row in rows]),
+    }
+    return stats.rank_report(scores, truth_A)
+
+
+def plain(ranking: dict[str, stats.Ranking]) -> dict:
+    """Converts rankings to what JSON can hold.
+
+    Args:
+        ranking: Rankings, from `rank_rows`.
+
+    Returns:
+        The same, with intervals as dictionaries of value, low and high.
+    """
+    return {name: _plain_row(row) for name, row in ranking.items()}
+
+
+def _plain_row(row: stats.Ranking) -> dict:
+    plain_row = {}
+    for measure, value in row.items():
+        if isinstance(value, stats.Interval):
+            value = value._asdict()
+        plain_row[measure] = value
+    return plain_row
