@@ -1,0 +1,197 @@
+"""The programs of a run, lowered for devices that may not be there.
+
+Neither devices nor images are needed: arguments are shapes with their shardings.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxhypernas.config.config import Config
+from jaxhypernas.data.batches import Batches, Images, Segment, make_batches
+from jaxhypernas.data.dataset import Dataset, blank
+from jaxhypernas.data.splits import Split
+from jaxhypernas.execution.mesh import ARCH
+from jaxhypernas.programs.parts import Parts, build
+from jaxhypernas.programs.scoring import score_one, score_program
+from jaxhypernas.programs.training import (
+    abstract_state,
+    streamed_sharding,
+    train_program,
+)
+from jaxhypernas.programs.truth import retrain_program
+from jaxhypernas.types import Arch
+
+
+class Program(NamedTuple):
+    """A program of a run."""
+
+    name: str
+    """"train", "score" or "retrain"."""
+
+    lowered: jax.stages.Lowered
+    """The program, ready to be compiled."""
+
+    candidates: float
+    """Candidates per device and call; in training per step, where devices may share a
+    candidate."""
+
+    images: int
+    """Images per candidate."""
+
+
+def lowered(config: Config, devices: Sequence[jax.Device]) -> Iterator[Program]:
+    """Lowers the programs of a run::
+
+        for program in lowered(Config(), jax.devices()):
+            executable = program.lowered.compile()
+
+    Args:
+        config: The configuration.
+        devices: The devices, as if one process had all of them.
+
+    Yields:
+        The programs, in the order in which a run calls them: training and scoring if
+        the generator is trained, training from scratch if images are not streamed.
+
+    Raises:
+        UserError: A field does not fit the space, the images or the devices.
+    """
+    parts, dataset = plan(config, devices)
+    if parts.searched.generator.trained:
+        yield _train(parts, dataset)
+        yield _score(parts, dataset)
+    if not config.data.stream:
+        yield _retrain(parts, dataset)
+
+
+def plan(
+    config: Config, devices: Sequence[jax.Device]
+) -> tuple[Parts, Dataset]:
+    """Builds the parts of a run without its images.
+
+    Args:
+        config: The configuration.
+        devices: The devices, as if one process had all of them.
+
+    Returns:
+        The parts, and images that have the right shapes.
+
+    Raises:
+        UserError: A field does not fit the space, the images or the devices.
+    """
+    dataset = blank(config.data, config.seed)
+    return build(config, dataset.image, dataset.classes, devices), dataset
+
+
+def _train(parts: Parts, dataset: Dataset) -> Program:
+    config = parts.config.train
+    images: Images | Segment
+    if parts.config.data.stream:
+        images = _segment(parts, dataset)
+    else:
+        images = _images(dataset, parts.replicated)
+    program = train_program(parts).lower(
+        abstract_state(parts, parts.replicated),
+        images,
+        jax.ShapeDtypeStruct((), jnp.int32, sharding=parts.replicated),
+    )
+    per_device = config.architectures / parts.mesh.size
+    return Program("train", program, per_device, config.batch)
+
+
+def _score(parts: Parts, dataset: Dataset) -> Program:
+    _, target, generator = parts.searched
+    score = partial(score_one, target, generator)
+    valid = _batches(parts, dataset, dataset.valid)
+    devices = parts.local_mesh.size
+    phi = abstract_state(parts, parts.replicated_here).phi
+    program = score_program(score, parts.local_mesh, parts.chunk).lower(
+        (phi, valid),
+        _population(parts, devices * parts.chunk),
+        _int_per_device(parts),
+    )
+    return Program("score", program, parts.chunk, valid.y_TxB.size)
+
+
+def _retrain(parts: Parts, dataset: Dataset) -> Program:
+    config = parts.config.retrain.train
+    program = retrain_program(
+        config, parts.config.data, parts.searched.target, parts.local_mesh
+    )
+    replicated = (
+        _placed(parts.key, parts.replicated_here),
+        _images(dataset, parts.replicated_here),
+        _batches(parts, dataset, dataset.valid),
+        _batches(parts, dataset, dataset.test),
+    )
+    candidates = (
+        _population(parts, parts.local_mesh.size),
+        _int_per_device(parts),
+    )
+    images = config.steps * config.batch
+    return Program("retrain", program.lower(replicated, candidates), 1, images)
+
+
+def _placed(tree: Any, sharding: NamedSharding) -> Any:
+    """The shapes of a tree's arrays, as they lie on devices."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        tree,
+    )
+
+
+def _images(dataset: Dataset, sharding: NamedSharding) -> Images:
+    split = dataset.train
+    arrays = (split.x_NxHxWxC, split.y_N, dataset.mean_C, dataset.std_C)
+    return Images(*_placed(arrays, sharding))
+
+
+def _segment(parts: Parts, dataset: Dataset) -> Segment:
+    """Streamed images; dtypes are those of the held-out images."""
+    config = parts.config.train
+    sharding = streamed_sharding(parts)
+
+    # The last segment is padded, so all have the same shape.
+    def streamed(array_N) -> Any:
+        shape = (config.every, config.drawn, *array_N.shape[1:])
+        return jax.ShapeDtypeStruct(shape, array_N.dtype, sharding=sharding)
+
+    return Segment(
+        streamed(dataset.valid.x_NxHxWxC),
+        streamed(dataset.valid.y_N),
+        _placed(dataset.mean_C, parts.replicated),
+        _placed(dataset.std_C, parts.replicated),
+    )
+
+
+def _batches(parts: Parts, dataset: Dataset, split: Split) -> Batches:
+    # The size of a batch decides shapes, so it cannot be traced.
+    cut = partial(make_batches, batch=parts.config.score.batch)
+    batches = jax.eval_shape(cut, split, dataset.mean_C, dataset.std_C)
+    return _placed(batches, parts.replicated_here)
+
+
+def _population(parts: Parts, number: int) -> Arch:
+    """So many architectures, split over the devices."""
+
+    def sample(key):
+        return parts.searched.space.sample(key, 1.0)
+
+    keys = jax.ShapeDtypeStruct((number,), parts.key.dtype)
+    population = jax.eval_shape(jax.vmap(sample), keys)
+    return _placed(population, _split(parts))
+
+
+def _int_per_device(parts: Parts) -> jax.ShapeDtypeStruct:
+    shape = (parts.local_mesh.size,)
+    return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=_split(parts))
+
+
+def _split(parts: Parts) -> NamedSharding:
+    """Split over the devices that score."""
+    return NamedSharding(parts.local_mesh, PartitionSpec(ARCH))
