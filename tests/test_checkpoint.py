@@ -146,10 +146,11 @@ def test_a_step_is_not_saved_twice(saved):
         checkpoints.save(3, make_state(3))
 
 
-# --- damage ---------------------------------------------------------------------------------------------------------
+# --- damage -------------------------------------------------------------------
 
 
-# Tensorstore's threads complain for each leaf that is still being read when orbax gives up at the first that fails.
+# Tensorstore's threads complain for each leaf that is still being read when orbax gives
+# up at the first leaf that fails.
 def abandons_reads(test):
     for mark in (
         "ignore::pytest.PytestUnraisableExceptionWarning",
@@ -161,7 +162,7 @@ def abandons_reads(test):
 
 @pytest.fixture
 def collected():
-    """Complain within the test: after it, a complaint fails another test, or pytest as it ends."""
+    """Collects garbage within the test, so that its complaints fail no other test."""
     yield
     time.sleep(0.1)
     gc.collect()
@@ -203,7 +204,9 @@ HARMS = {
 @abandons_reads
 @pytest.mark.parametrize("harm", HARMS)
 def test_damage_to_any_file_is_never_silent(saved_small, tmp_path, harm):
-    """Of each file in turn: either it is of no consequence, or it is reported and the step before is used."""
+    """Harms each file in turn: it changes nothing, or it is reported and the step
+    before is used.
+    """
     files = [
         path.relative_to(saved_small)
         for path in sorted((saved_small / "2").rglob("*"))
@@ -329,7 +332,7 @@ def test_default_report_is_a_line_on_stderr(saved, tmp_path, capsys):
     assert capsys.readouterr().err.count("checkpoints: step 3 is damaged") == 1
 
 
-# --- a killed save --------------------------------------------------------------------------------------------------
+# --- a killed save ------------------------------------------------------------
 
 SAVE_FOR_EVER = """
 import itertools, sys

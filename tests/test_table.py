@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxhypernas.store import tables
+from jaxhypernas.store import score_table, tables
 from jaxhypernas.store.tables import Table, write_parts
 from jaxhypernas.types import UserError
 
@@ -407,3 +407,39 @@ def test_a_full_disk_puts_off_merging(directory, monkeypatch):
     table.compact()
     assert names(directory) == before
     assert table.read().to_pylist() == rows_of(0, 10, 20)
+
+
+# --- scores -------------------------------------------------------------------
+
+
+def make_scores(*losses):
+    ids = score_table.ids_to_text(np.arange(len(losses), dtype=np.uint64) + 7)
+    return pa.table({"id": ids, "loss": np.array(losses)})
+
+
+def test_a_row_of_another_candidate_is_never_returned(tmp_path):
+    """Another program put other rows in the place of those that were indexed."""
+    scores = score_table.ScoreTable(tmp_path)
+    scores.append(make_scores(3.0, 1.0, 2.0))
+    assert scores.best(1)["loss"].to_pylist() == [1.0]
+    (path,) = tmp_path.iterdir()
+    others = make_scores(9.0, 3.0, 1.0, 2.0).slice(1)
+    tables.write_parts(path, [others])
+    with pytest.raises(UserError, match="changed while it was read"):
+        scores.best(1)
+    with pytest.raises(UserError, match="changed while it was read"):
+        scores.rows(np.array([6], np.uint64))
+
+
+def test_scores_are_merged_under_their_index(tmp_path):
+    scores = score_table.ScoreTable(tmp_path)
+    assert "0 candidates" in repr(scores)
+    whole = make_scores(3.0, np.nan, 1.0)
+    for rows in (whole.slice(2), whole.slice(0, 2)):
+        scores.append(rows)
+    before = scores.best(9).to_pylist()
+    scores.table.compact()
+    assert repr(scores.best(9).to_pylist()) == repr(before)
+    again = score_table.ScoreTable(tmp_path)
+    assert repr(again.best(9).to_pylist()) == repr(before)
+    assert "3 candidates, lowest loss 1.0000" in repr(again)

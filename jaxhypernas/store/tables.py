@@ -35,7 +35,7 @@ _LARGEST_GROUP = 1 << 20
 """Most rows of a row group; Arrow's writer allows no more."""
 
 _TRIES = 10
-"""How often a directory is listed whose files vanish before they are read."""
+"""How often a directory is listed again if another program changes it meanwhile."""
 
 
 class _Shard(NamedTuple):
@@ -62,11 +62,12 @@ def _reopening(read: Callable) -> Callable:
 
     @functools.wraps(read)
     def repeated(table: "Table", *args):
-        try:
-            return read(table, *args)
-        except FileNotFoundError:
-            table._reopen()
-            return read(table, *args)
+        for _ in range(_TRIES):
+            try:
+                return read(table, *args)
+            except FileNotFoundError:
+                table._reopen()
+        return read(table, *args)
 
     return repeated
 
@@ -189,22 +190,34 @@ class Table:
         self._covered = []
 
     def _open(self) -> None:
-        """Lists the shards, and again if another program merges them meanwhile."""
-        for left in reversed(range(_TRIES)):
+        """Finds the shards, and again if another program merges them meanwhile."""
+        for _ in range(_TRIES):
             try:
-                self._list()
+                self._find(self._listed())
                 return
             except FileNotFoundError:
-                if not left:
-                    raise
+                continue
+        self._find(self._listed())
 
-    def _list(self) -> None:
+    def _listed(self) -> list[Path]:
+        """The files of the directory."""
+        # Object stores have no empty directories.
+        if not self.directory.is_dir():
+            return []
+        files_now = sorted(self.directory.iterdir())
+        # A listing that another program's merge overtakes may lack both the merged
+        # shard and the shards that it covers; the next listing then differs.
+        for _ in range(_TRIES):
+            before, files_now = files_now, sorted(self.directory.iterdir())
+            if files_now == before:
+                break
+        return files_now
+
+    def _find(self, there: list[Path]) -> None:
+        """Checks the shards among these files and counts their rows."""
         self._groups: list[tuple[Path, int]] = []
         # Number of rows up to the end of each row group.
         self._ends: list[int] = []
-        # Object stores have no empty directories.
-        exists = self.directory.is_dir()
-        there = list(self.directory.iterdir()) if exists else []
         shards = sorted(filter(None, map(_shard, there)))
         self._next = shards[-1].number + 1 if shards else 0
 
