@@ -1,13 +1,14 @@
 """NAS-Bench-101's networks (Ying et al. 2019), written for one architecture.
 
 Stem (3x3 convolution, BatchNorm, ReLU), three stages of cells, with a 2x2 max pool and
-twice the channels from each to the next, global mean, linear. BatchNorm and ReLU follow
-every convolution. A vertex applies its op to a sum: of the vertices that feed it, cut to
-its own channels, and of the cell's input, projected by a 1x1. The output concatenates
-the vertices that feed it, and adds the projected input if that feeds it, too.
+twice the channels from each to the next, global mean, linear. Every convolution is
+followed by BatchNorm and ReLU. A vertex applies its op to a sum: of the vertices that
+feed it, cut to its own channels, and of the cell's input, projected by a 1x1. The
+output concatenates the vertices that feed it, and adds the projected input if that
+feeds it, too.
 
-The channels of a vertex depend on the cell. Weights have the shape of the widest vertex,
-C channels, and masks cut them, so that one program runs all cells. Deviations:
+The channels of a vertex depend on the cell. Weights have the shape of the widest
+vertex, C channels, and masks cut them, so that one program runs all cells. Deviations:
 
 1. BatchNorm uses the statistics of the evaluated batch and has no affine parameters.
 2. Every convolution inside a cell computes C channels, however few of them are used.
@@ -32,11 +33,13 @@ from jaxhypernas.archs.nasbench101 import (
     vertex_channels,
 )
 from jaxhypernas.archs.sizes import Nasbench101Config
-from jaxhypernas.numerics import cpu, nn
+from jaxhypernas.numerics import cpu
+from jaxhypernas.numerics.normalisation import conv_norm
+from jaxhypernas.numerics.pooling import max_pool_3x3
 from jaxhypernas.types import ImageShape, Params, Target, WeightSpec
 
 _ConvNorm = Callable[[jax.Array, jax.Array, int, bool], jax.Array]
-"""A convolution and its BatchNorm, as `nn.conv_norm`."""
+"""A convolution and its BatchNorm, as `conv_norm`."""
 
 _Conv = Callable[[jax.Array, jax.Array], jax.Array]
 """ReLU of BatchNorm of a convolution: ``conv(x, kernel)``."""
@@ -77,7 +80,7 @@ def nasbench101(
     native = Target(weight_spec, partial(_apply, cpu.conv_norm), nodes)
     return Target(
         weight_spec,
-        partial(_apply, nn.conv_norm),
+        partial(_apply, conv_norm),
         nodes,
         forms={"native": native},
     )
@@ -163,7 +166,7 @@ def _conv1x1(conv: _Conv, w: Params, x: jax.Array) -> jax.Array:
 
 
 def _max_pool_3x3(conv: _Conv, w: Params, x: jax.Array) -> jax.Array:
-    return nn.max_pool_3x3(x)
+    return max_pool_3x3(x)
 
 
 _OPS = (_no_vertex, _conv3x3, _conv1x1, _max_pool_3x3)
