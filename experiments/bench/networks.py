@@ -56,7 +56,7 @@ def _branches(w, edge):
 
 
 def jax_network(theta, choice_6, x_BxHxWxC: jax.Array) -> jax.Array:
-    """Logits; ``choice_6``, indices into NAMES of the space: an array, or a tuple to compile one architecture alone."""
+    """Logits; ``choice_6``, indices into EDGE_OPS of the space: an array, or a tuple to compile one architecture alone."""
     alone = isinstance(choice_6, tuple)
     x = _norm(_conv(x_BxHxWxC, theta["stem"]))
     for s, cells in enumerate(theta["cells"]):

@@ -4,7 +4,7 @@ import jax
 import torch
 from torch import nn
 
-from jaxhypernas.spaces.nasbench201 import EDGES, NAMES
+from jaxhypernas.spaces.nasbench201 import EDGE_OPS, EDGES
 
 
 def _torch_conv(w, stride=1):
@@ -30,7 +30,7 @@ class _Cell(nn.Module):
         super().__init__()
         self.edges = nn.ModuleDict()
         for edge, choice in enumerate(choice_6):
-            name = NAMES[choice]
+            name = EDGE_OPS[choice]
             if name == "skip_connect":
                 self.edges[str(edge)] = nn.Identity()
             elif name == "avg_pool_3x3":
