@@ -37,7 +37,9 @@ def to_numpy(leaf: Any) -> np.ndarray:
     Args:
         leaf: An array or a typed key.
     """
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    if _is_key(leaf):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf)
 
 
 def zeros(like: Any) -> np.ndarray:
@@ -46,8 +48,9 @@ def zeros(like: Any) -> np.ndarray:
     Args:
         like: An array, a typed key or a ShapeDtypeStruct.
     """
-    data = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
-    return np.zeros(data.shape, data.dtype)
+    if _is_key(like):
+        like = jax.eval_shape(jax.random.key_data, like)
+    return np.zeros(like.shape, like.dtype)
 
 
 def to_device(array: np.ndarray, like: Any) -> jax.Array:
@@ -58,11 +61,14 @@ def to_device(array: np.ndarray, like: Any) -> jax.Array:
         like: A leaf of the dtype to return. Its sharding is used if it has one;
             otherwise the leaf goes to the first device.
     """
-    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    placed = jax.device_put(array, getattr(like, "sharding", None) or first)
-    if not _is_key(like):
-        return placed
-    return jax.random.wrap_key_data(placed, impl=_key_kind(like))
+    sharding = getattr(like, "sharding", None)
+    if sharding is None:
+        first = jax.local_devices()[0]
+        sharding = jax.sharding.SingleDeviceSharding(first)
+    placed = jax.device_put(array, sharding)
+    if _is_key(like):
+        return jax.random.wrap_key_data(placed, impl=_key_kind(like))
+    return placed
 
 
 def checksums(kinds: Any, arrays: Any) -> dict[str, list]:
@@ -75,12 +81,11 @@ def checksums(kinds: Any, arrays: Any) -> dict[str, list]:
     Returns:
         For each path the kind and the CRC-32 of the bytes.
     """
-    described = zip(
-        by_path(kinds).items(), jax.tree.leaves(arrays), strict=True
-    )
+    # The kind of a typed key is lost in its array.
+    kind_of = by_path(kinds)
     return {
-        path: [kind_of_leaf, zlib.crc32(array.tobytes())]
-        for (path, kind_of_leaf), array in described
+        path: [kind_of[path], zlib.crc32(array.tobytes())]
+        for path, array in by_path(arrays).items()
     }
 
 
@@ -90,9 +95,12 @@ def seal(body: dict[str, Any]) -> dict[str, Any]:
     Args:
         body: The dictionary. A checksum that it has already is replaced.
     """
-    body = {name: value for name, value in body.items() if name != "crc32"}
+    body = dict(body)
+    body.pop("crc32", None)
+    # Sorted, as JSON read back may have its names in another order.
     text = json.dumps(body, sort_keys=True)
-    return {**body, "crc32": zlib.crc32(text.encode())}
+    body["crc32"] = zlib.crc32(text.encode())
+    return body
 
 
 def _is_key(leaf: Any) -> bool:
@@ -105,4 +113,5 @@ def _key_kind(like: Any) -> str:
     def dtype_of(impl: str) -> Any:
         return jax.eval_shape(partial(jax.random.key, 0, impl=impl)).dtype
 
-    return next(k for k in _KEY_KINDS if dtype_of(k) == like.dtype)
+    # JAX names no public way from a key's dtype to its implementation.
+    return next(impl for impl in _KEY_KINDS if dtype_of(impl) == like.dtype)

@@ -148,7 +148,9 @@ class ScoreTable:
         loss_A = self._loss_A[fits]
         count_A = self._by_id(count)[fits]
         order = np.lexsort((id_A, loss_A, count_A))
-        id_A, loss_A, count_A = id_A[order], loss_A[order], count_A[order]
+        id_A = id_A[order]
+        loss_A = loss_A[order]
+        count_A = count_A[order]
 
         # Rows of one count lie side by side, the one of lowest loss first.
         first_A = np.searchsorted(count_A, count_A)
@@ -167,6 +169,7 @@ class ScoreTable:
         return self.table.read([name])[name].to_numpy()
 
     def _insert(self, id_A: np.ndarray, loss_A: np.ndarray, start: int) -> None:
+        """Indexes rows that begin at a position; of equal ids the first row counts."""
         id_A, first = np.unique(id_A, return_index=True)
         place = np.searchsorted(self._id_A, id_A)
         self._id_A = np.insert(self._id_A, place, id_A)
@@ -184,9 +187,10 @@ class ScoreTable:
 
     def _within(self, max_params: int, max_flops: int) -> np.ndarray:
         fits = np.ones(len(self), bool)
-        for name, most in (("params", max_params), ("flops", max_flops)):
-            if most:
-                fits &= self._by_id(name) <= most
+        if max_params:
+            fits &= self._by_id("params") <= max_params
+        if max_flops:
+            fits &= self._by_id("flops") <= max_flops
         return fits
 
 
