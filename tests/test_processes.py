@@ -1,4 +1,4 @@
-"""Two processes, two devices each, connected by gloo: what one process with four devices finds, bit for bit."""
+"""Two processes with two devices each find what one process with four devices finds."""
 
 import dataclasses
 import json
@@ -13,17 +13,19 @@ import time
 import jax
 import numpy as np
 import pytest
-from tiny import TINY, flags
+from tiny import flags, tiny
 
-from jaxhypernas.execution.mesh import ARCH, DATA, make_mesh
-from jaxhypernas.hosts import log_filter as lastwords
-from jaxhypernas.hosts import processes
+from jaxhypernas.cli import main as cli
+from jaxhypernas.data.dataset import load
+from jaxhypernas.execution.mesh import ARCH, DATA
+from jaxhypernas.hosts import log_filter, processes
+from jaxhypernas.programs import training
+from jaxhypernas.programs.parts import build
 from jaxhypernas.run import Run
 from jaxhypernas.store.checkpoints import Checkpoints
 from jaxhypernas.store.tables import Table
 
-CONFIG = dataclasses.replace(TINY, space="nasbench201", generator="shared")
-
+CONFIG = tiny("nasbench201", "shared")
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -56,11 +58,17 @@ def start(*words) -> list[subprocess.Popen]:
     ]
 
 
+def quiet(text: str) -> str:
+    """The text without the lines that Gloo writes."""
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if not log_filter.CHATTER.match(line))
+
+
 def finish(both: list[subprocess.Popen]) -> list[str]:
     """What each printed."""
     told = [process.communicate(timeout=600) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
-    return [out for out, _ in told]
+    return [quiet(out) for out, _ in told]
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +80,12 @@ def trained(tmp_path_factory):
     return workdir
 
 
-def state(run: Run):
-    """The newest that was saved."""
-    with Checkpoints(run.workdir / "checkpoints") as checkpoints:
-        restored = checkpoints.restore(jax.eval_shape(run.start, run.key))
+def state(workdir) -> training.TrainState:
+    """The newest state that was saved."""
+    parts = Run(workdir).parts
+    like = training.abstract_state(parts, parts.replicated)
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        restored = checkpoints.restore(like)
     assert restored is not None
     return restored[1]
 
@@ -89,13 +99,13 @@ def close(a, b):
 
 def test_training_equals_that_of_one_process(trained, tmp_path):
     alone = Run(tmp_path / "one", CONFIG)
-    expected = alone.train()
-    found = state(Run(trained))
+    phi = alone.train()
+    found = state(trained)
     assert found.step == CONFIG.train.steps
-    close(found.phi, expected.phi)
+    close(found.phi, phi)
     lines = (
-        (run / "metrics.jsonl").read_text().splitlines()
-        for run in (trained, alone.workdir)
+        (workdir / "metrics.jsonl").read_text().splitlines()
+        for workdir in (trained, alone.workdir)
     )
     np.testing.assert_allclose(
         *([json.loads(line)["loss"] for line in each] for each in lines),
@@ -104,17 +114,16 @@ def test_training_equals_that_of_one_process(trained, tmp_path):
 
 
 def test_scores_are_those_of_one_process(trained, tmp_path):
-    """From a checkpoint of two processes, with four devices; the tables are equal row by row."""
-    shutil.copytree(trained, tmp_path / "one")
-    alone = Run(tmp_path / "one")
-    alone.add(alone.sample(300, jax.random.key(0)))
+    """From a checkpoint of two processes; the tables are equal row by row."""
+    alone = shutil.copytree(trained, tmp_path / "one")
+    cli.main(["score", "--workdir", str(alone), "--random", "300"])
     finish(start("score", "--workdir", trained, "--random", 300))
     assert {
         path.stem.partition("-")[2] for path in (trained / "scores").iterdir()
     } == {"", "1"}
     rows = [
         Table(workdir / "scores").read().to_pylist()
-        for workdir in (trained, alone.workdir)
+        for workdir in (trained, alone)
     ]
     assert rows[0] == rows[1] and len(rows[0]) > 200
 
@@ -133,45 +142,56 @@ def test_a_signal_to_one_stops_both_and_one_process_goes_on(tmp_path):
         128 + signal.SIGTERM
     ] * 2
     assert all("stopped by SIGTERM" in lines.splitlines()[-1] for lines in told)
-    step = int(state(Run(tmp_path)).step)
+    step = int(state(tmp_path).step)
     assert step % CONFIG.train.every == 0 and 4 <= step < 3000
 
 
-def test_a_killed_process_is_one_line_of_the_other_and_loses_nothing(
-    trained, tmp_path
+@pytest.mark.parametrize("flag", [[], ["--filter-log"]])
+def test_a_killed_process_is_the_last_line_of_the_other_and_loses_nothing(
+    flag, trained, tmp_path
 ):
-    both = start("score", "--workdir", trained, "--random", 10**7)
-    until, shards = time.time() + 300, len(list((trained / "scores").glob("*")))
-    while len(list((trained / "scores").glob("*"))) < shards + 2:
+    two = shutil.copytree(
+        trained, tmp_path / "two", ignore=shutil.ignore_patterns("scores")
+    )
+    both = start("score", "--workdir", two, "--random", 10**7, *flag)
+    until = time.time() + 300
+    while len(list((two / "scores").glob("*"))) < 2:
         assert both[0].poll() is None and time.time() < until
         time.sleep(0.05)
     both[1].kill()
     both[1].communicate()
     _, told = both[0].communicate(timeout=60)
     assert both[0].returncode != 0
-    assert [
-        line for line in told.splitlines() if not line.startswith("score ")
-    ] == [lastwords.LOST]
-    shutil.copytree(
+    lines = quiet(told).splitlines()
+    assert lines[-1] == log_filter.LOST
+    if flag:
+        others = [line for line in lines if not line.startswith("score ")]
+        assert others == [log_filter.LOST]
+
+    kept = Table(two / "scores", pytest.fail).read().to_pylist()
+    one = shutil.copytree(
         trained, tmp_path / "one", ignore=shutil.ignore_patterns("scores")
     )
-    alone, kept = (
-        Run(tmp_path / "one"),
-        Table(trained / "scores", pytest.fail).read().to_pylist(),
-    )
-    assert alone.score(alone.parse([row["arch"] for row in kept])) == kept
+    found = Run(one).score([row["arch"] for row in kept])
+    assert found.to_pylist() == kept
 
 
-def test_devices_share_images(tmp_path):
-    """Four devices on two architectures: BatchNorm's statistics are still those of the whole batch."""
+def test_devices_share_images():
+    """Four devices on two architectures: statistics are of the whole batch."""
     train = dataclasses.replace(CONFIG.train, architectures=2, steps=4, every=4)
-    shared, alone = (
-        Run(tmp_path / n, dataclasses.replace(CONFIG, train=train))
-        for n in ("shared", "alone")
-    )
-    alone.mesh = make_mesh(devices=jax.devices()[:1])
-    assert shared.mesh.shape == {ARCH: 2, DATA: 2}
-    close(shared.train().phi, alone.train().phi)
+    config = dataclasses.replace(CONFIG, train=train)
+    dataset = load(config.data, config.seed)
+
+    def trained_on(devices):
+        parts = build(config, dataset.image, dataset.classes, devices)
+        state = training.start_everywhere(parts)
+        *_, last = training.train(parts, dataset, state)
+        return parts.mesh.shape, last.state.phi
+
+    shape, shared = trained_on(jax.devices())
+    _, alone = trained_on(jax.devices()[:1])
+    assert shape == {ARCH: 2, DATA: 2}
+    close(shared, alone)
 
 
 def test_a_program_runs_once_all_have_compiled_it(monkeypatch):

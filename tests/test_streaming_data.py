@@ -1,11 +1,14 @@
-"""Streamed training images: the same results as with all on the device, whatever the cuts, processes and sources."""
+"""Streamed training images: the same results as with all images on the device.
+
+Whatever the cuts, the processes and the sources are.
+"""
 
 import os
 import socket
 import subprocess
 import sys
-from dataclasses import replace
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from unittest.mock import Mock
 
 import jax
@@ -13,32 +16,59 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tiny import TINY
+from tiny import GENERATOR_SIZES, SPACES, TINY
 
 from jaxhypernas.cli import main as cli
-from jaxhypernas.config.config import Config
-from jaxhypernas.data import dataset as data
+from jaxhypernas.config import Config
 from jaxhypernas.data import loader
-from jaxhypernas.data.dataset import DataConfig
-from jaxhypernas.data.sources import Split
+from jaxhypernas.data.batches import Segment, batch_order
+from jaxhypernas.data.config import DataConfig
+from jaxhypernas.data.dataset import Dataset, load
+from jaxhypernas.data.splits import Split
 from jaxhypernas.execution import mesh
+from jaxhypernas.families import FAMILIES
 from jaxhypernas.hosts import interrupt
-from jaxhypernas.programs import parts as components
-from jaxhypernas.programs.ahead import preflight
-from jaxhypernas.programs.parts import Components
-from jaxhypernas.programs.training import Segment
+from jaxhypernas.programs import training
+from jaxhypernas.programs.ahead.lowering import lowered
+from jaxhypernas.programs.parts import Parts, build
 from jaxhypernas.run import Run
-from jaxhypernas.types import Target, UserError
+from jaxhypernas.spaces.nasbench201 import nasbench201
+from jaxhypernas.types import Family, Settings, Target, UserError
 
 KEY = jax.random.key(3)
 
 
+@dataclass(frozen=True)
+class LinearConfig(Settings):
+    """Of networks that compile at once."""
+
+
+def linear(config, image, classes):
+    """Whatever the architecture, its network is one linear layer."""
+    space = nasbench201(SPACES["nasbench201"], image, classes)
+    shape = (int(np.prod(image)), classes)
+    spec = {"kernel": jax.ShapeDtypeStruct(shape, jnp.float32)}
+
+    def apply(theta, arch, x):
+        return x.reshape(len(x), -1) @ theta["kernel"]
+
+    return space, Target(spec, apply, {"kernel": np.int32(0)})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def linear_family():
+    FAMILIES["linear"] = Family(LinearConfig, linear)
+    yield
+    del FAMILIES["linear"]
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A data_dir with 120 of the digits as a set "small", and the same without names of classes as "nameless"."""
+    """A data_dir with 120 of the digits as a set "small", and as a set "nameless"
+    without names of classes."""
     import tensorflow_datasets as tfds
 
-    images = data.load(DataConfig(), 0).train
+    images = load(DataConfig(), 0).train
     root = tmp_path_factory.mktemp("tfds")
     for name, label in (
         ("small", tfds.features.ClassLabel(num_classes=10)),
@@ -78,7 +108,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(prepared):
-    """What `config` takes to stream from host memory, and from disk."""
+    """Configurations to stream from host memory, and from disk."""
     return {
         "memory": TINY.data,
         "disk": DataConfig("small", str(prepared), pad=1),
@@ -86,14 +116,26 @@ def source(prepared):
 
 
 def streaming(config: DataConfig, stream=True, **train) -> Config:
-    train = replace(TINY.train, **train)
     return replace(
         TINY,
-        space="nasbench201",
-        generator="shared",
+        space=LinearConfig(),
+        generator=GENERATOR_SIZES["shared"],
         data=replace(config, stream=stream),
-        train=train,
+        train=replace(TINY.train, **train),
     )
+
+
+def made(config: Config) -> tuple[Parts, Dataset]:
+    dataset = load(config.data, config.seed)
+    return build(config, dataset.image, dataset.classes), dataset
+
+
+def trained(config: Config) -> training.TrainState:
+    """The state after training."""
+    parts, dataset = made(config)
+    state = training.start_everywhere(parts)
+    *_, last = training.train(parts, dataset, state)
+    return last.state
 
 
 def same(a, b) -> None:
@@ -109,59 +151,31 @@ def same(a, b) -> None:
     )
 
 
-class Linear(Components):
-    """What compiles at once: whatever the architecture, its network is one linear layer."""
-
-    @cached_property
-    def _execution(self):
-        spec = {"kernel": jax.ShapeDtypeStruct((8 * 8, 10), jnp.float32)}
-        return (
-            1,
-            "branch",
-            Target(
-                spec,
-                lambda theta, arch, x: x.reshape(len(x), -1) @ theta["kernel"],
-                {"kernel": np.int32(0)},
-            ),
-        )
-
-
-class LinearRun(Linear, Run):
-    """A run of these."""
-
-
 @pytest.fixture(scope="module")
-def resident(source, tmp_path_factory):
+def resident(source):
     """The states after training with all images on the device."""
     return {
-        place: LinearRun(
-            tmp_path_factory.mktemp(place) / "run", streaming(config, False)
-        ).train()
+        place: trained(streaming(config, stream=False))
         for place, config in source.items()
     }
 
 
 @pytest.mark.parametrize("place", ["memory", "disk"])
-def test_streamed_is_resident_bit_for_bit(place, source, resident, tmp_path):
-    same(
-        LinearRun(tmp_path / "run", streaming(source[place])).train(),
-        resident[place],
-    )
+def test_streamed_is_resident_bit_for_bit(place, source, resident):
+    same(trained(streaming(source[place])), resident[place])
 
 
 def test_cut_and_resumed_is_bit_for_bit(
     source, resident, tmp_path, monkeypatch
 ):
-    config = streaming(
-        source["disk"], every=3
-    )  # the last segment has two steps
+    # The last segment has two steps.
+    config = streaming(source["disk"], every=3)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(interrupt, "check", Mock(side_effect=KeyboardInterrupt))
-        LinearRun(tmp_path / "run", config).train()
-    assert [
-        path.name for path in (tmp_path / "run" / "checkpoints").iterdir()
-    ] == ["3"]
-    same(LinearRun(tmp_path / "run").train(), resident["disk"])
+        Run(tmp_path / "run", config).train()
+    checkpoints = (tmp_path / "run" / "checkpoints").iterdir()
+    assert [path.name for path in checkpoints] == ["3"]
+    same(Run(tmp_path / "run").train(), resident["disk"].phi)
 
 
 def in_processes(number: int, order=slice(None)) -> NamedSharding:
@@ -174,23 +188,20 @@ def in_processes(number: int, order=slice(None)) -> NamedSharding:
 
 
 def test_a_batch_split_over_processes_is_whole_in_training(
-    source, resident, tmp_path, monkeypatch
+    source, resident, monkeypatch
 ):
-    monkeypatch.setattr(components, "by_process", lambda mesh: in_processes(2))
-    run = LinearRun(tmp_path / "run", streaming(source["disk"]))
-    images = next(
-        run.training_images(
-            jax.jit(run.start, out_shardings=run.replicated)(KEY)
-        )
-    )
+    monkeypatch.setattr(training, "by_process", lambda mesh: in_processes(2))
+    config = streaming(source["disk"])
+    parts, dataset = made(config)
+    state = training.start_everywhere(parts)
+    images = next(training.segments(parts, dataset, state))
     assert isinstance(images, Segment)
-    assert {s.data.shape for s in images.x_TxBxHxWxC.addressable_shards} == {
-        (2, 8, 8, 8, 1)
-    }
-    same(run.train(), resident["disk"])
+    shards = images.x_TxBxHxWxC.addressable_shards
+    assert {shard.data.shape for shard in shards} == {(2, 8, 8, 8, 1)}
+    same(trained(config), resident["disk"])
 
 
-# --- what is read ----------------------------------------------------------------------------------------------------
+# --- what is read ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -198,7 +209,7 @@ def test_a_batch_split_over_processes_is_whole_in_training(
     [(10, 3, 0), (7, 7, 5), (5, 12, 2), (45_000, 128, 50_000_000)],
 )
 def test_order_on_the_host(size, batch, first):
-    expected = jax.jit(data.batch_order, static_argnums=(1, 2, 3))(
+    expected = jax.jit(batch_order, static_argnums=(1, 2, 3))(
         KEY, size, batch, 12, first
     )
     order = loader.host_order(KEY, size, batch)
@@ -236,15 +247,13 @@ def test_a_segment_has_the_images_of_its_steps_and_no_more():
         and y.shape == (length, batch)
         and x.dtype == np.uint8
     )
-    assert (
-        len(TAKEN) <= 2 * length
-    )  # this segment, and at most as much read ahead
+    # This segment, and at most as much read ahead.
+    assert len(TAKEN) <= 2 * length
     rest = [y for _, y in segments]
-    assert sum(map(len, TAKEN)) == len(steps) * batch  # nothing is read twice
+    # Nothing is read twice.
+    assert sum(map(len, TAKEN)) == len(steps) * batch
     read = np.concatenate([y, *rest])
-    np.testing.assert_array_equal(
-        read[:50], data.batch_order(KEY, 40, batch, 50, 3)
-    )
+    np.testing.assert_array_equal(read[:50], batch_order(KEY, 40, batch, 50, 3))
     np.testing.assert_array_equal(read[50:], 0)
     assert len(read) == 52
 
@@ -257,15 +266,14 @@ def test_shares_of_processes_make_the_whole(processes, order):
     images, pick = numbered(40), loader.host_order(KEY, 40, batch)
     whole, rows = np.zeros((5, batch), np.int32), []
     for devices in np.array(jax.devices()).reshape(processes, -1):
-        mine = loader.process_rows(sharding, batch, devices)
-        share = list(loader.read(images, pick, mine, range(5), 2))
+        mine = loader._process_rows(sharding, batch, devices)
+        share = list(loader._read(images, pick, mine, range(5), 2))
         assert all(split.size == len(mine) for split in share)
         whole[:, mine] = [split.y_N for split in share]
         rows += list(mine)
-    np.testing.assert_array_equal(whole, data.batch_order(KEY, 40, batch, 5, 0))
-    assert order != slice(None) or sorted(rows) == rows == list(
-        range(batch)
-    )  # contiguous, in order, no image twice
+    np.testing.assert_array_equal(whole, batch_order(KEY, 40, batch, 5, 0))
+    # Contiguous, in order, no image twice.
+    assert order != slice(None) or rows == list(range(batch))
 
 
 PROCESS = """
@@ -276,13 +284,17 @@ from jax.sharding import NamedSharding, PartitionSpec
 rank, address, directory = int(sys.argv[1]), *sys.argv[2:]
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(address, 2, rank)
-from jaxhypernas import loader, mesh, sources
+from jaxhypernas.data import loader
+from jaxhypernas.data.splits import Split
+from jaxhypernas.execution import mesh
 
-split = sources.Split(np.zeros((40, 1, 1, 1), np.uint8), np.arange(40, dtype=np.int32))
+split = Split(np.zeros((40, 1, 1, 1), np.uint8), np.arange(40, dtype=np.int32))
 sharding = mesh.by_process(mesh.make_mesh())
 ((_, y),) = loader.segments(split, jax.random.key(3), 8, range(5), 5, sharding)
-whole = jax.jit(lambda y: y, out_shardings=NamedSharding(sharding.mesh, PartitionSpec()))(y)
-np.savez(f"{directory}/{rank}.npz", whole=whole, mine=[shard.data for shard in y.addressable_shards])
+everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+whole = jax.jit(lambda y: y, out_shardings=everywhere)(y)
+mine = [shard.data for shard in y.addressable_shards]
+np.savez(f"{directory}/{rank}.npz", whole=whole, mine=mine)
 """
 
 
@@ -298,7 +310,7 @@ def test_two_processes_hold_half_each(tmp_path):
         for rank in range(2)
     ]
     assert [process.wait(timeout=200) for process in both] == [0, 0]
-    expected = np.asarray(data.batch_order(KEY, 40, 8, 5, 0))
+    expected = np.asarray(batch_order(KEY, 40, 8, 5, 0))
     for rank in range(2):
         with np.load(tmp_path / f"{rank}.npz") as got:
             np.testing.assert_array_equal(got["whole"], expected)
@@ -309,7 +321,7 @@ def test_two_processes_hold_half_each(tmp_path):
 
 def test_disk_gives_what_memory_gives(source):
     disk, memory = (
-        data.load(streaming(source["disk"], stream).data, 0)
+        load(streaming(source["disk"], stream).data, 0)
         for stream in (True, False)
     )
     assert (
@@ -327,7 +339,7 @@ def test_disk_gives_what_memory_gives(source):
     assert (disk.image, disk.classes) == (memory.image, memory.classes)
 
 
-# --- mistakes --------------------------------------------------------------------------------------------------------
+# --- mistakes --------------------------------------------------------------
 
 
 def line(action, *words: str) -> None:
@@ -337,67 +349,73 @@ def line(action, *words: str) -> None:
     assert "\n" not in said and all(word in said for word in words), said
 
 
-def test_what_needs_all_images_is_refused(
-    source, tmp_path, capsys, monkeypatch
-):
-    line(
-        lambda: replace(streaming(source["memory"]), generator="standalone"),
-        "data.stream",
-        "standalone",
-    )
-    monkeypatch.setattr(cli, "set_up", lambda: None)
-    for words in (
+@pytest.mark.parametrize(
+    "words",
+    [
         ["search", "--data.stream"],
         ["train", "--data.stream", "--generator", "standalone"],
-    ):
-        with pytest.raises(SystemExit) as stop:
-            cli.main([*words, "--workdir", str(tmp_path / "run")])
-        said = capsys.readouterr().err.strip()
-        assert (
-            stop.value.code == 2 and "\n" not in said and "data.stream" in said
-        )
+    ],
+)
+def test_commands_that_need_all_images(words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words, "--workdir", str(tmp_path / "run")])
+    said = capsys.readouterr().err.strip()
+    assert stop.value.code == 2
+    assert "\n" not in said and "data.stream" in said
     assert not (tmp_path / "run").exists()
-    line(
-        LinearRun(tmp_path / "run", streaming(source["memory"])).retrain,
-        "data.stream",
-        "from scratch",
-    )
+
+
+def test_training_from_scratch_needs_all_images(source, tmp_path):
+    config = streaming(source["memory"])
+    run = Run(tmp_path / "run", config)
+    line(run.retrain, "data.stream", "from scratch")
+    standalone = replace(config, generator=GENERATOR_SIZES["standalone"])
+    line(partial(made, standalone), "data.stream", "from scratch")
 
 
 def test_unknown_classes(prepared):
     config = DataConfig("nameless", str(prepared), stream=True)
     line(
-        partial(data.load, config, 0),
+        partial(load, config, 0),
         "data.stream",
         "'nameless'",
         "number of classes",
     )
 
 
-def test_a_batch_that_processes_cannot_share(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(components, "by_process", lambda mesh: in_processes(4))
-    run = LinearRun(tmp_path / "run", streaming(source["memory"], batch=18))
-    line(run.train, "train.batch", "18 images", "4 processes", "set it to 20")
+def test_a_batch_that_processes_cannot_share(source, monkeypatch):
+    monkeypatch.setattr(training, "by_process", lambda mesh: in_processes(4))
+    config = streaming(source["memory"], batch=18)
+    line(
+        partial(trained, config),
+        "train.batch",
+        "18 images",
+        "4 processes",
+        "set it to 20",
+    )
 
 
-def test_images_lost_while_training(prepared, source, tmp_path):
-    run = LinearRun(tmp_path / "run", streaming(source["disk"]))
-    stored = run.dataset.stored
-    assert stored is not None
+def test_images_lost_while_training(source):
+    parts, dataset = made(streaming(source["disk"]))
+    assert dataset.stored is not None
 
     class Damaged:
         def __getitems__(self, rows):
             raise ValueError("record\nis gone")
 
-    run.dataset = run.dataset._replace(stored=stored._replace(source=Damaged()))
+    stored = dataset.stored._replace(source=Damaged())
+    state = training.start_everywhere(parts)
+    steps = training.train(parts, dataset._replace(stored=stored), state)
     line(
-        run.train, "data.dataset", "'small'", "cannot be read", "record is gone"
+        partial(next, steps),
+        "data.dataset",
+        "'small'",
+        "cannot be read",
+        "record is gone",
     )
 
 
-def test_programs_for_a_slice_take_segments(source, monkeypatch):
-    monkeypatch.setattr(preflight.Planned, "_execution", Linear._execution)
-    config = streaming(source["disk"])
-    programs = list(preflight.lowered(config, jax.devices()))
-    assert [name for name, *_ in programs] == ["train", "score"]
-    assert "2x16x8x8x1xui8" in programs[0][1].as_text()
+def test_programs_for_a_slice_take_segments(source):
+    programs = list(lowered(streaming(source["disk"]), jax.devices()))
+    assert [program.name for program in programs] == ["train", "score"]
+    assert "2x16x8x8x1xui8" in programs[0].lowered.as_text()

@@ -21,11 +21,13 @@ FATAL = b"F0000 00:00:00\n"
 """A line like the first of JAX's own end; the child replaces it by `LOST`."""
 
 # Gloo's threads write into each other's lines.
-_CHATTER = re.compile(
+CHATTER = re.compile(
     r".*(\[Gloo\]|peer ranks)|\s*$|WARNING: All log messages before"
     r"|[IW]\d{4} \d\d:\d\d:\d\d"
     r"|Additional GRPC error information|:UNKNOWN:Error received"
 )
+"""Lines that JAX's C++ code writes where nothing is wrong."""
+
 _FAILURE = re.compile(r"([EF])\d{4} \d\d:\d\d:\d\d")
 
 _started = False
@@ -70,7 +72,7 @@ def main() -> None:
         if failure or kept:
             kept.append(line)
             fatal = fatal or bool(failure and failure[1] == "F")
-        elif not _CHATTER.match(line):
+        elif not CHATTER.match(line):
             print(line, end="", flush=True)
 
     last = f"{LOST}\n" if fatal else "".join(kept)
