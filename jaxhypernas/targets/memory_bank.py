@@ -38,7 +38,10 @@ from jaxhypernas.archs.memory_bank import (
     layout,
 )
 from jaxhypernas.archs.sizes import MemoryBankConfig
-from jaxhypernas.numerics import nn
+from jaxhypernas.numerics.convolution import conv
+from jaxhypernas.numerics.dynamic_convolution import dynamic_conv
+from jaxhypernas.numerics.normalisation import batch_norm
+from jaxhypernas.numerics.pooling import average_pool
 from jaxhypernas.targets.memory_bank_kernels import (
     bank_routes,
     cut_kernel,
@@ -106,7 +109,7 @@ def _weight_spec(
     return {
         "stem": leaf(stem, stem, image[2], input_3[0]),
         "op": [leaf(rows, bottleneck) for rows in rows_3],
-        "conv": [convs] * BLOCKS,
+        "conv": [list(convs) for _ in range(BLOCKS)],
         "transition": [
             leaf(memory_3[b], input_3[b + 1]) for b in range(BLOCKS - 1)
         ],
@@ -138,7 +141,7 @@ def _apply(
     N = config.unit
     place = layout(config, arch)
 
-    x = nn.conv(x_BxHxWxC, theta["stem"], config.stem_stride)
+    x = conv(x_BxHxWxC, theta["stem"], config.stem_stride)
     for b in range(BLOCKS):
         # Input channels that do not fill a bank are dropped; other memory begins as 0.
         filled_C = jnp.arange(x.shape[-1]) < place.filled_3[b] * N
@@ -151,10 +154,10 @@ def _apply(
             config, rows, places, theta["op"][b], theta["conv"][b], memory
         )
         if b < BLOCKS - 1:
-            x = nn.average_pool(jax.nn.relu(nn.batch_norm(x)))
+            x = average_pool(jax.nn.relu(batch_norm(x)))
             x = x @ theta["transition"][b]
 
-    x_BxC = jax.nn.relu(nn.batch_norm(x)).mean((1, 2))
+    x_BxC = jax.nn.relu(batch_norm(x)).mean((1, 2))
     return x_BxC @ theta["head"] + theta["bias"][None]
 
 
@@ -169,7 +172,9 @@ def _block(
     """The memory after all ops of one block; ``arch`` and ``place`` are its rows."""
     memory_units = memory_BxHxWxC.shape[-1] // config.unit
     slots_P = {
-        "w": one_by_one_kernels(config, arch, place, op_rows, memory_units),
+        "one_by_one": one_by_one_kernels(
+            config, arch, place, op_rows, memory_units
+        ),
         "route": bank_routes(config, arch, memory_units),
         "active": active_convs(arch),
         "units_out": place.units_out_3xP,
@@ -212,8 +217,8 @@ def _op(
 ) -> jax.Array:
     """All k * N channels of one op's output; those beyond its width are 0."""
     N = config.unit
-    x = jax.nn.relu(nn.batch_norm(memory_BxHxWxC)) @ slot["w"]
-    x = jax.nn.relu(nn.batch_norm(x))
+    x = jax.nn.relu(batch_norm(memory_BxHxWxC)) @ slot["one_by_one"]
+    x = jax.nn.relu(batch_norm(x))
 
     def conv(c, x):
         units_in = slot["width"] if c % 2 else slot["units_out"]
@@ -224,7 +229,7 @@ def _op(
             units_in * N,
             slot["width"] * N,
         )
-        return nn.dynamic_conv(
+        return dynamic_conv(
             x, w, slot["kernel"][c], slot["dilation"][c], config.extent
         )
 
