@@ -1,1 +1,4 @@
-"""The command line: ``jaxhypernas VERB --workdir W``."""
+"""The command line: ``jaxhypernas VERB``.
+
+``main`` parses and runs a verb; each verb is a dataclass in ``verbs``.
+"""

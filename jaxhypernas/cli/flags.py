@@ -1,0 +1,137 @@
+"""Flags: one for each field of a verb and of the configuration."""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import typing
+from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+from etils.epath import Path
+
+from jaxhypernas.config.config import REGISTRIES, Config, name_of
+from jaxhypernas.config.presets import PRESETS
+from jaxhypernas.types import Settings
+
+REQUIRED = dataclasses.MISSING
+"""Default of a flag that must be given."""
+
+CHOICES: Mapping[str, Mapping[str, Any]] = {"preset": PRESETS, **REGISTRIES}
+"""The values of some flags, by place; plug-ins that a user registers are there."""
+
+ALIASES = {
+    "help": "-h",
+    "data.dataset": "--dataset",
+    "data.data_dir": "--data-dir",
+    "search.max_params": "--max-params",
+    "search.max_flops": "--max-flops",
+}
+"""Shorter names of some flags, by place."""
+
+
+class Flag(NamedTuple):
+    """A flag of a verb."""
+
+    place: str
+    """Place of its field, as in ``train.learning_rate``."""
+
+    kind: Any
+    """Type of its value."""
+
+    default: Any
+    """Its value where it is not given, or `REQUIRED`."""
+
+    owner: type
+    """The class that has the field."""
+
+    @property
+    def name(self) -> str:
+        """The flag as it is typed, as in ``--train.learning-rate``."""
+        return "--" + self.place.replace("_", "-")
+
+    @property
+    def alias(self) -> str:
+        """Its shorter name; empty if it has none."""
+        return ALIASES.get(self.place, "")
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Its values, if they are listed."""
+        if typing.get_origin(self.kind) is not Literal:
+            return ()
+        return tuple(filter(None, typing.get_args(self.kind)))
+
+    @property
+    def doc(self) -> str:
+        """The docstring of the field, in one line."""
+        field = self.place.rpartition(".")[2]
+        return field_docs(self.owner).get(field, "")
+
+    @property
+    def is_path(self) -> bool:
+        """Whether its value is a path."""
+        return Path in (self.kind, *typing.get_args(self.kind))
+
+
+def verb_flags(verb: type) -> list[Flag]:
+    """Returns the flags of a verb's own fields.
+
+    Args:
+        verb: A dataclass.
+    """
+    kinds = typing.get_type_hints(verb)
+    flags = []
+    for field in dataclasses.fields(verb):
+        kind = kinds[field.name]
+        if field.name in CHOICES:
+            # The empty text stands for a flag that is not given.
+            kind = Literal[("", *CHOICES[field.name])]
+        if kind is not Config:
+            flags.append(Flag(field.name, kind, field.default, verb))
+    return flags
+
+
+def config_flags(settings: Settings, place: str = "") -> Iterator[Flag]:
+    """Returns a flag for each field of a configuration and of its sections.
+
+    A field that chooses an entry of a registry has a flag for the entry's name, and one
+    for each field of the chosen entry.
+
+    Args:
+        settings: The configuration; its values are the defaults.
+        place: Place of the configuration, as in ``"train."``.
+    """
+    owner = type(settings)
+    kinds = typing.get_type_hints(owner)
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        name = f"{place}{field.name}"
+        value = getattr(settings, field.name)
+        if name in REGISTRIES:
+            entries = Literal[tuple(REGISTRIES[name])]
+            yield Flag(name, entries, name_of(name, value), owner)
+        if isinstance(value, Settings):
+            yield from config_flags(value, f"{name}.")
+        else:
+            yield Flag(name, kinds[field.name], value, owner)
+
+
+@cache
+def field_docs(owner: type) -> dict[str, str]:
+    """Returns the docstrings of a class's fields, each in one line, by field.
+
+    Args:
+        owner: A dataclass. Without its source there are none.
+    """
+    docs = {}
+    for ancestor in reversed(owner.__mro__[:-1]):
+        try:
+            source = textwrap.dedent(inspect.getsource(ancestor))
+        except (OSError, TypeError):
+            continue
+        for field, text in pairwise(ast.parse(source).body[0].body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                docs[field.target.id] = " ".join(text.value.value.split())
+    return docs

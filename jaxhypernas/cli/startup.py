@@ -1,0 +1,122 @@
+"""The program round a verb: its set-up, its last words and its exit code."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from jaxhypernas.cli.verbs.base import RunVerb, Verb
+from jaxhypernas.types import UserError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+PIPE_CLOSED = 141
+"""Exit code after the reader of the output ended, as shells have it."""
+
+
+def run_verb(verb: Verb, words: Sequence[str]) -> None:
+    """Runs a verb and prints what it wrote.
+
+    Args:
+        verb: The verb.
+        words: The command line; all processes of a distributed run have the same.
+
+    Raises:
+        UserError: The user gave something wrong, or a disk is full or protected.
+        interrupt.StoppedError: A signal came; everything that was finished is saved.
+    """
+    from jaxhypernas.execution.devices import set_up
+    from jaxhypernas.hosts import interrupt, processes, rollcall
+    from jaxhypernas.store import files
+
+    if isinstance(verb, RunVerb):
+        # Devices are as many as when JAX is first used, which `join` does.
+        set_up()
+        if verb.distributed:
+            path = verb.workdir / "config.json"
+            config = path.read_bytes() if path.exists() else b""
+            rollcall.join(list(words), config, filter_log=verb.filter_log)
+    place = getattr(verb, "workdir", "")
+    with interrupt.handled(), files.writing(place):
+        written = verb.run()
+    if processes.first():
+        for path in written:
+            print(f"wrote {path}")
+
+
+def end(error: BaseException, verb: Verb | None) -> int:
+    """Says why a verb failed, in one line where the program is not at fault.
+
+    Args:
+        error: The failure.
+        verb: The verb, if it was understood.
+
+    Returns:
+        The exit code. A failure of the program itself is raised again.
+    """
+    if isinstance(error, UserError):
+        _say(" ".join(str(error).split()))
+        return 2
+    if isinstance(error, BrokenPipeError):
+        return PIPE_CLOSED
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+
+    from jaxhypernas.hosts import interrupt
+
+    if isinstance(error, interrupt.StoppedError):
+        _say(str(error))
+        return error.code
+    if not getattr(verb, "distributed", False):
+        raise error
+    return _end_distributed(error)
+
+
+def _end_distributed(error: BaseException) -> int:
+    """The exit code of one of several processes; the others must not wait for it."""
+    import jax
+
+    from jaxhypernas.hosts import rollcall
+
+    # Gloo's errors are at times a ValueError.
+    is_lost = isinstance(error, jax.errors.JaxRuntimeError)
+    if is_lost or "Gloo" in str(error):
+        rollcall.lost()
+        return rollcall.LOST_CODE
+    traceback.print_exception(error)
+    return 1
+
+
+def _say(line: str) -> None:
+    print(f"jaxhypernas: {line}", file=sys.stderr)
+
+
+def run_program() -> None:
+    """Runs the command line as a program, with the arguments of the process.
+
+    A program that failed ends at once: threads of orbax may wait for a disk, and other
+    processes may wait for this one.
+    """
+    from jaxhypernas.cli.main import main
+
+    sys.unraisablehook = _ignore_closed_loop
+    code = main()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = PIPE_CLOSED
+    if code:
+        _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _ignore_closed_loop(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Passes failures on, but for those of writes that orbax has given up."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)

@@ -1,0 +1,75 @@
+"""What verbs share: a verb is a dataclass whose fields are its flags."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from etils.epath import Path
+
+from jaxhypernas.config.config import Config
+
+if TYPE_CHECKING:
+    from jaxhypernas.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """A verb of the command line. The first line of its docstring is its help."""
+
+    example: ClassVar[str]
+    """A command for the help."""
+
+    def run(self) -> list[Path]:
+        """Does the work; returns the files and directories that it wrote.
+
+        Raises:
+            UserError: A flag's value does not fit.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunVerb(Verb):
+    """A verb that goes on with the run of a work directory."""
+
+    workdir: Path
+    """directory of the run"""
+
+    distributed: bool = False
+    """this is one of several processes, which all give the same command"""
+
+    filter_log: bool = False
+    """with --distributed: if a process is lost, one line instead of JAX's log"""
+
+    def open(self, config: Config | None = None) -> "Run":
+        """Opens the run.
+
+        Args:
+            config: The configuration of a new run; None: the run has begun.
+
+        Raises:
+            UserError: The work directory holds no run, or one with another
+                configuration.
+        """
+        from jaxhypernas.run import Run
+
+        return Run(self.workdir, config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configured(Verb):
+    """A verb with the flags of the configuration."""
+
+    preset: str = ""
+    """named configuration, which other flags change; without it the run's own, and
+    small for a new run"""
+
+    config: Config
+    """The configuration; it has flags of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeginVerb(Configured, RunVerb):
+    """A verb that begins a run, or goes on with it."""
+
+    workdir: Path = Path("runs/search")
+    """directory of the run; a run that is there goes on"""

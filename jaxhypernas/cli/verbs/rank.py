@@ -1,0 +1,64 @@
+"""``jaxhypernas rank``."""
+
+import json as json_module
+from dataclasses import dataclass
+from typing import ClassVar
+
+from etils.epath import Path
+
+from jaxhypernas.cli.verbs.base import RunVerb
+from jaxhypernas.types import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank(RunVerb):
+    """Compares scores with a truth: Kendall tau, Spearman rho.
+
+    Architectures that have no score yet are scored first. Counts of live parameters and
+    FLOPs are compared, too: a score must beat them.
+    """
+
+    example: ClassVar[str] = (
+        "jaxhypernas rank --workdir runs/cells --truth accuracies.csv"
+    )
+
+    truth: Path
+    """CSV or Parquet with a column arch and a column of the truth"""
+
+    column: str = "accuracy"
+    """name of the column of the truth; higher is better"""
+
+    json: bool = False
+    """print one JSON object"""
+
+    def run(self) -> list[Path]:
+        """Prints the rankings."""
+        import numpy as np
+
+        from jaxhypernas.cli.readers import read_rows
+        from jaxhypernas.hosts import processes
+        from jaxhypernas.numerics.stats import format_report
+        from jaxhypernas.report.ranking import plain
+
+        rows = list(read_rows(self.truth, "truth", ("arch", self.column)))
+        try:
+            truth_A = np.array([float(row[self.column]) for row in rows])
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"column: {self.column} of {self.truth} is not a number everywhere "
+                f"({error})"
+            ) from None
+        run = self.open()
+        ranking = run.rank([row["arch"] for row in rows], truth_A)
+        run.scores.table.compact()
+        if not processes.first():
+            return []
+        if self.json:
+            print(json_module.dumps(plain(ranking)))
+            return []
+        print(
+            f"{len(rows)} architectures, truth {self.column}, "
+            "95 % bootstrap intervals"
+        )
+        print(format_report(ranking))
+        return []

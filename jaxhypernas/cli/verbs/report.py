@@ -1,0 +1,27 @@
+"""``jaxhypernas report``."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from etils.epath import Path
+
+from jaxhypernas.cli.verbs.base import RunVerb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(RunVerb):
+    """Writes the report: figures, pictures, trust in the scores.
+
+    The candidates must have been trained from scratch (retrain).
+    """
+
+    example: ClassVar[str] = "jaxhypernas report --workdir runs/search"
+
+    def run(self) -> list[Path]:
+        """Writes the report."""
+        from jaxhypernas.hosts import processes
+
+        run = self.open()
+        if processes.first():
+            run.report()
+        return [self.workdir / "report.md", self.workdir / "report.json"]

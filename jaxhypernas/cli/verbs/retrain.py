@@ -1,0 +1,27 @@
+"""``jaxhypernas retrain``."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from etils.epath import Path
+
+from jaxhypernas.cli.verbs.base import RunVerb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrain(RunVerb):
+    """Trains the best and a random sample from scratch.
+
+    How many, and how long, is part of the configuration that the run was begun with
+    (--retrain.top, --retrain.sample, --retrain.train.steps).
+    """
+
+    example: ClassVar[str] = "jaxhypernas retrain --workdir runs/search"
+
+    def run(self) -> list[Path]:
+        """Trains those that are missing."""
+        run = self.open()
+        run.retrain()
+        run.scores.table.compact()
+        run.retrained.compact()
+        return [self.workdir / "retrain"]

@@ -1,0 +1,106 @@
+"""``jaxhypernas score``."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from etils.epath import Path
+
+from jaxhypernas.cli.verbs.base import RunVerb
+from jaxhypernas.types import Arch, UserError
+
+if TYPE_CHECKING:
+    from jaxhypernas.programs.parts import Parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(RunVerb):
+    """Scores architectures with the generator's weights.
+
+    Give one of --archs, --random and --all. Each distinct architecture is scored once
+    and its row kept in scores/ of the work directory.
+    """
+
+    example: ClassVar[str] = (
+        "jaxhypernas score --workdir runs/search --random 1000"
+    )
+
+    archs: Path | None = None
+    """text file with an architecture per line, or CSV or Parquet with a column arch"""
+
+    random: int = 0
+    """number of random architectures"""
+
+    all: bool = False
+    """all architectures of the space"""
+
+    seed: int = 0
+    """seed of the random architectures"""
+
+    out: Path | None = None
+    """Parquet file with a row for each architecture given, in order"""
+
+    def run(self) -> list[Path]:
+        """Scores the architectures in pieces: any number fits in memory."""
+        from jaxhypernas.hosts import processes
+        from jaxhypernas.programs import verbs
+        from jaxhypernas.store.score_table import COLUMNS
+        from jaxhypernas.store.tables import write_parts
+
+        self._check()
+        run = self.open()
+        pieces, number = self._candidates(run.parts)
+        verbs.begin(run.parts, run.dataset, self.workdir)
+        scored = verbs.score_pieces(run.parts, run.scorer, pieces, number)
+        if self.out is not None and processes.first():
+            columns = list(COLUMNS[1:])
+            rows = (run.scores.rows(id_A).select(columns) for id_A in scored)
+            write_parts(self.out, rows)
+        else:
+            deque(scored, maxlen=0)
+        run.scores.table.compact()
+        return [self.out or self.workdir / "scores"]
+
+    def _check(self) -> None:
+        from jaxhypernas.store import files
+
+        given = (self.archs is not None) + (self.random > 0) + self.all
+        if given != 1:
+            raise UserError(
+                "score: give one of --archs FILE, --random N with N of at least 1, "
+                "and --all"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise UserError(
+                f"seed: {self.seed} must be at least 0 and below 2^32"
+            )
+        if self.out is not None:
+            files.check_writable(self.out, "out")
+
+    def _candidates(self, parts: "Parts") -> tuple[Iterator[Arch], int]:
+        """Populations to score, and how many candidates are in them."""
+        import jax
+
+        from jaxhypernas.cli.readers import read_rows
+        from jaxhypernas.programs import populations
+        from jaxhypernas.search.budget import within
+
+        space = parts.searched.space
+        if self.all:
+            pieces = populations.iter_all(space)
+            assert space.all is not None
+            return pieces, space.all.size
+        if self.archs is None:
+            draw = within(space, parts.config.search)
+            key = jax.random.key(self.seed)
+            pieces = populations.iter_samples(draw, self.random, key)
+            return pieces, self.random
+
+        def strings() -> Iterator[str]:
+            for row in read_rows(self.archs, "archs", ("arch",)):
+                yield row["arch"]
+
+        # All strings are parsed before the first one is scored.
+        number = sum(1 for _ in map(space.from_string, strings()))
+        return populations.iter_parsed(space, strings()), number
