@@ -1,4 +1,4 @@
-"""What is read from compiled programs, and a run's programs compiled without devices or data."""
+"""Work of compiled programs; a run's programs compiled without devices or images."""
 
 import dataclasses
 import importlib.util
@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
-from tiny import TINY, flags
+from tiny import flags, tiny
 
-from jaxhypernas.cli import main as cli
-from jaxhypernas.data import dataset as data
-from jaxhypernas.programs.ahead import hlo, preflight
+from jaxhypernas.data.config import DataConfig
+from jaxhypernas.data.dataset import blank
+from jaxhypernas.programs.ahead import figures, hlo, text
+from jaxhypernas.programs.ahead.lowering import lowered, plan
 from jaxhypernas.types import UserError
 
 N = 32
@@ -47,7 +48,7 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert work(nested, (N, N), (N, N)).flops == 16 * PRODUCT
 
 
-def test_a_loop_of_unknown_length_counts_once_and_is_told():
+def test_a_loop_of_unknown_length_counts_once_and_is_reported():
     def f(n, x, w):
         return lax.fori_loop(0, n, lambda i, x: jnp.sin(x @ w), x)
 
@@ -113,26 +114,26 @@ def test_a_slice_in_a_loop_reads_its_part():
         return lax.map(lambda x: jnp.sin(x * w), x_AxN)
 
     whole = 4 * 64 * 1000
-    assert (
-        2 * whole <= work(total, (64, 1000), (1000,)).bytes <= 5 * whole
-    )  # not 64 * whole
+    # Each turn reading all of x would be 64 * whole.
+    found = work(total, (64, 1000), (1000,)).bytes
+    assert 2 * whole <= found <= 5 * whole
 
 
-SHARED = dataclasses.replace(TINY, space="nasbench201", generator="shared")
+SHARED = tiny("nasbench201", "shared")
 
 
 def program(name, devices):
-    found = preflight.lowered(SHARED, jax.devices()[:devices])
-    return hlo.read(
-        next(
-            lowered for called, lowered, *_ in found if called == name
-        ).compile()
-    )
+    (found,) = [
+        program
+        for program in lowered(SHARED, jax.devices()[:devices])
+        if program.name == name
+    ]
+    return hlo.read(found.lowered.compile())
 
 
 EIGHT = """
 import json
-from test_preflight import program
+from test_ahead import program
 
 work = program("score", 8)
 print(json.dumps([work.flops, work.collectives]))
@@ -140,7 +141,7 @@ print(json.dumps([work.flops, work.collectives]))
 
 
 def test_scoring_on_more_devices():
-    """The program takes eight times the candidates on eight devices: each does what one alone does for an eighth."""
+    """Eight devices take eight times the candidates; each does as much as one alone."""
     environment = {
         **os.environ,
         "JAX_NUM_CPU_DEVICES": "8",
@@ -159,35 +160,105 @@ def test_scoring_on_more_devices():
 
 
 def test_training_averages_gradients_once_per_step():
-    target = preflight.Planned(SHARED, jax.devices()).target
-    phi = sum(leaf.size for leaf in jax.tree.leaves(target.weight_spec))
-    assert program("train", 4).collectives["all-reduce"][1] == 4 * (
-        phi + 1
-    )  # and the loss
+    parts, _ = plan(SHARED, jax.devices())
+    phi = parts.searched.target.weight_spec
+    floats = sum(leaf.size for leaf in jax.tree.leaves(phi))
+    loss = 1
+    _, size = program("train", 4).collectives["all-reduce"]
+    assert size == 4 * (floats + loss)
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (SHARED, ["train", "score", "retrain"]),
+        (tiny("nasbench201", "standalone"), ["retrain"]),
+        (
+            tiny(
+                "nasbench201",
+                "shared",
+                data=DataConfig(limit=120, stream=True),
+            ),
+            ["train", "score"],
+        ),
+    ],
+    ids=["trained", "standalone", "streamed"],
+)
+def test_programs_of_a_run(config, names):
+    found = list(lowered(config, jax.devices()))
+    assert [program.name for program in found] == names
+
+
+def test_architectures_are_raised_to_fit_the_devices():
+    devices = jax.devices()
+    assert figures.fitting(SHARED, devices) == (SHARED, None)
+    train = dataclasses.replace(SHARED.train, architectures=6, batch=15)
+    config = dataclasses.replace(SHARED, train=train)
+    changed, line = figures.fitting(config, devices)
+    assert changed.train == dataclasses.replace(train, architectures=8)
+    assert line is not None and "--train.architectures 8" in line
+    alone = dataclasses.replace(
+        config, generator=tiny(generator="standalone").generator
+    )
+    assert figures.fitting(alone, devices) == (alone, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [
+        ("train", "64 images*candidates/s, 32 by"),
+        ("score", "4 candidates/s, 2 by"),
+        ("retrain", "14,400.0 candidates/h, 7,200.0 by"),
+    ],
+)
+def test_figures_as_text(name, rate):
+    found = figures.Figures(
+        program=name,
+        compile_s=1.5,
+        arguments=2**20,
+        outputs=2 * 2**20,
+        temporaries=3 * 2**20,
+        memory=2**30,
+        candidates=0.5,
+        images=16,
+        flops=2e9,
+        bytes=1e9,
+        collectives={"all-reduce": (3.0, 2.0**20)},
+        candidates_per_s=4.0,
+        candidates_per_s_by_cycles=2.0,
+        bound="arithmetic",
+    )
+    lines = text.lines(found).splitlines()
+    assert lines[0].startswith(
+        f"{name}: 0.5 candidate(s) per device, 16 images"
+    )
+    assert "6 MiB of 1,024: 1 arguments, 2 outputs, 3 temporaries" in lines[1]
+    assert "2.00 GFLOP, 1.00 GB" in lines[2]
+    assert lines[3].endswith("all-reduce x3 (1.00 MiB)")
+    assert rate in lines[4] and lines[4].endswith("bound by arithmetic")
 
 
 def test_blank_has_the_shapes_of_the_set():
-    blank = data.blank(data.DataConfig("cifar10", valid=0.1), 0)
-    assert (blank.image, blank.classes) == ((32, 32, 3), 10)
-    assert [len(s.y_N) for s in (blank.train, blank.valid, blank.test)] == [
-        45_000,
-        5_000,
-        10_000,
-    ]
+    dataset = blank(DataConfig("cifar10", valid=0.1), 0)
+    assert (dataset.image, dataset.classes) == ((32, 32, 3), 10)
+    splits = (dataset.train, dataset.valid, dataset.test)
+    assert [len(split.y_N) for split in splits] == [45_000, 5_000, 10_000]
     with pytest.raises(UserError, match=r"data\.data_dir"):
-        data.blank(data.DataConfig("cifar10", data_dir="no/such/place"), 0)
+        blank(DataConfig("cifar10", data_dir="no/such/place"), 0)
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        "Ran out of memory on HBM, the total memory required (22.50G) exceeds available HBM (15.75G).",
-        "Ran out of memory in memory space hbm. Used 22.50G of 15.75G hbm. Exceeded hbm capacity by 6.75G.",
+        "Ran out of memory on HBM, the total memory required (22.50G) exceeds "
+        "available HBM (15.75G).",
+        "Ran out of memory in memory space hbm. Used 22.50G of 15.75G hbm. "
+        "Exceeded hbm capacity by 6.75G.",
     ],
 )
 def test_what_does_not_fit_is_one_line(message):
     assert (
-        preflight._excess(message)
+        figures._excess(message)
         == "needs 22.50 GiB of 15.75 GiB on a device, 6.75 GiB too much"
     )
 
@@ -203,13 +274,10 @@ def shell(*words):
     )
 
 
-def test_topology_must_be_given(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "set_up", lambda: None)
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["compile"])
-    assert stop.value.code == 2 and capsys.readouterr().err.startswith(
-        "jaxhypernas: topology: name the slice"
-    )
+def test_topology_must_be_given():
+    done = shell()
+    assert done.returncode == 2
+    assert done.stderr.startswith("jaxhypernas: topology: name the slice")
 
 
 tpu = pytest.mark.skipif(
