@@ -205,6 +205,17 @@ def test_a_damaged_shard_moves_aside(directory, number, harm, has_checksum):
     assert again.read().to_pylist() == kept + make_rows(30) and len(lines) == 1
 
 
+def test_a_disk_that_cannot_be_read_harms_no_shard(directory, monkeypatch):
+    def unreadable(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    before = names(directory)
+    monkeypatch.setattr(tables.files, "checksum", unreadable)
+    with pytest.raises(OSError, match="Input/output error"):
+        Table(directory, pytest.fail)
+    assert names(directory) == before
+
+
 def test_a_second_damaged_shard_of_a_number_overwrites_nothing(directory):
     path = directory / "000002.parquet"
     shard(directory, 2).unlink()

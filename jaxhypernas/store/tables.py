@@ -167,13 +167,19 @@ class Table:
     def compact(self) -> None:
         """Merges all shards into one; the rows and their order stay as they are.
 
-        Process 0 merges; the others find the merged shard when they read next. A
-        process killed at any moment leaves each row there once: the merged shard
-        appears whole, and from then on the shards that it covers do not count. On a
-        full disk nothing is merged.
+        All processes call this, and process 0 merges. A process killed at any moment
+        leaves each row there once: the merged shard appears whole, and from then on the
+        shards that it covers do not count. On a full disk nothing is merged.
         """
-        if not processes.first():
-            return
+        with processes.in_turn():
+            if processes.first():
+                self._merge()
+            else:
+                self._reopen()
+        # No process appends before the others have listed the shards.
+        processes.gather(np.zeros(1))
+
+    def _merge(self) -> None:
         paths = self._paths()
         if len(paths) > 1:
             name = f"{self._next - 1:06d}-all"
@@ -240,12 +246,13 @@ class Table:
         return shard is not None and shard.number < self._next
 
     def _add_if_whole(self, shard: _Shard) -> bool:
-        # Damaged bytes make Arrow raise almost any error.
+        # Damaged bytes make Arrow raise almost any error, but none of the system's: a
+        # disk that cannot be read now says nothing about the file.
         try:
             self._add(shard.path, _group_sizes(shard))
-        except FileNotFoundError:
-            raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
             self._report(
                 f"{shard.path}: damaged, its rows will be made again "
                 f"({files.one_line(error, 100)})"
