@@ -97,6 +97,7 @@ def fitting(
     trained = parts.searched.generator.trained
     if not trained or config.train.batch % shared == 0:
         return config, None
+    # Where architectures divide among the devices, no images are shared.
     needed = -(-config.train.architectures // len(devices)) * len(devices)
     changed = replace(config.train, architectures=needed)
     return replace(config, train=changed), (
@@ -132,6 +133,7 @@ def compiled(
         try:
             executable = program.lowered.compile()
         except jax.errors.JaxRuntimeError as error:
+            # Any other error is a defect, not a program that is too large.
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             yield UserError(
@@ -176,6 +178,7 @@ def _figures(
 
 def _excess(message: str) -> str:
     """By how much a program does not fit, from the compiler's long message."""
+    # The first two sizes are the memory needed and the memory there is.
     sizes = re.findall(r"\b([\d.]+)([KMG])\b", message)
     if len(sizes) < 2:
         return " ".join(message.split())[:200]

@@ -69,6 +69,7 @@ def read(program: jax.stages.Compiled, branches: Branches = "mean") -> Work:
     """
     computations, entry = parse(program.as_text() or "")
 
+    # A computation may be called from many places, so its work is kept.
     @cache
     def total(name: str) -> Work:
         computation = computations[name]

@@ -105,6 +105,7 @@ def _train(parts: Parts, dataset: Dataset) -> Program:
 
 
 def _score(parts: Parts, dataset: Dataset) -> Program:
+    # `parts.mesh` is for training: here each device has candidates of its own.
     _, target, generator = parts.searched
     score = partial(score_one, target, generator)
     valid = _batches(parts, dataset, dataset.valid)
