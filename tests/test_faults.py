@@ -36,7 +36,7 @@ def disk(tmp_path):
 
 
 def noise(seed):
-    return np.random.default_rng(seed).normal(size=8000).astype(np.float32)
+    return np.random.default_rng(seed).normal(size=20_000).astype(np.float32)
 
 
 @pytest.mark.filterwarnings(
@@ -53,15 +53,15 @@ def test_a_full_disk_loses_no_checkpoint(disk):
         Checkpoints(disk / "checkpoints") as checkpoints,
     ):
         for step in range(1, 20):
-            checkpoints.save(step, jnp.asarray(noise(step)), step)
+            checkpoints.save(step, jnp.asarray(noise(step)))
             checkpoints.wait()
             saved = step
     assert saved >= 1 and "\n" not in str(caught.value)
     subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
     with Checkpoints(disk / "checkpoints", pytest.fail) as checkpoints:
-        step, state = checkpoints.restore(jnp.zeros(8000)) or (0, np.empty(0))
+        step, state = checkpoints.restore(jnp.zeros(20_000)) or (0, np.empty(0))
         assert step == saved and np.array_equal(state, noise(saved))
-        checkpoints.save(saved + 1, jnp.asarray(noise(0)), 0.0)
+        checkpoints.save(saved + 1, jnp.asarray(noise(0)))
 
 
 def test_a_full_disk_loses_no_rows(disk):

@@ -16,9 +16,9 @@ from jaxhypernas.run import Run
 from jaxhypernas.store.score_table import (
     COLUMNS,
     COUNTS,
-    Scored,
-    digits,
-    numbers,
+    ScoreTable,
+    ids_from_text,
+    ids_to_text,
 )
 from jaxhypernas.types import Scores
 
@@ -61,7 +61,7 @@ def begin(tmp_path, monkeypatch, asked):
 
 
 def all_rows(run):
-    return Scored(run.workdir / "scores").table.read().to_pylist()
+    return ScoreTable(run.workdir / "scores").table.read().to_pylist()
 
 
 @pytest.mark.parametrize("batches", [1, 3, 64])
@@ -79,9 +79,9 @@ def test_a_stream_equals_all_at_once(begin, monkeypatch, batches):
     )
     assert all_rows(stream) == all_rows(whole)
     assert stream.scores.rows(expected).equals(whole.scores.rows(expected))
-    assert [row["id"] for row in whole.score(whole.sample(9, KEY))] == digits(
-        expected[:9]
-    )
+    assert [
+        row["id"] for row in whole.score(whole.sample(9, KEY))
+    ] == ids_to_text(expected[:9])
 
 
 @pytest.mark.parametrize("dies", [0, 3, 5])
@@ -138,7 +138,7 @@ def test_shards_grow_with_the_table(begin, monkeypatch):
 def test_sixteen_bytes_of_each_candidate(begin):
     run = begin()
     run.add(run.sample(NUMBER, KEY))
-    for scores in (run.scores, Scored(run.workdir / "scores")):
+    for scores in (run.scores, ScoreTable(run.workdir / "scores")):
         assert sum(
             getattr(x, "nbytes", 0) for x in vars(scores).values()
         ) == 16 * len(scores)
@@ -150,7 +150,7 @@ def test_the_whole_space(begin, tmp_path):
         ["score", "--workdir", str(run.workdir), "--all", "--out", str(out)]
     )
     assert (
-        len(Scored(run.workdir / "scores"))
+        len(ScoreTable(run.workdir / "scores"))
         == len(set(pq.read_table(out)["arch"].to_pylist()))
         == 6_466
     )
@@ -213,14 +213,14 @@ def scores(tmp_path):
     ids = rng.permutation(2**63 + 2 * np.arange(600, dtype=np.uint64))
     table = pa.table(
         {
-            "id": digits(ids),
+            "id": ids_to_text(ids),
             "arch": [f"arch {i}" for i in range(600)],
             "loss": loss,
             "accuracy": loss / 9,
             **columns,
         }
     )
-    scored = Scored(tmp_path / "run" / "scores")
+    scored = ScoreTable(tmp_path / "run" / "scores")
     for start in range(0, 600, 97):
         scored.append(table.slice(start, 97))
     return scored
@@ -262,8 +262,8 @@ def test_best_and_pareto_against_brute_force(scores, limits):
 def test_rows_and_losses_by_id(scores):
     whole = scores.table.read()
     order = np.random.default_rng(1).integers(0, 600, 50)
-    ids = numbers([whole["id"][i].as_py() for i in order])
-    for table in (scores, Scored(scores.table.directory)):
+    ids = ids_from_text([whole["id"][i].as_py() for i in order])
+    for table in (scores, ScoreTable(scores.table.directory)):
         assert repr(table.rows(ids).to_pylist()) == repr(
             whole.take(order).to_pylist()
         )  # NaN is not itself
@@ -328,7 +328,7 @@ def test_a_mistake_is_one_line(begin, capsys, mistake):
 def test_limits_that_nothing_meets(scores, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli, "set_up", lambda: None)
     monkeypatch.setattr(
-        Scored, "_by_id", lambda self, name: np.full(len(self), 5)
+        ScoreTable, "_by_id", lambda self, name: np.full(len(self), 5)
     )
     with pytest.raises(SystemExit):
         cli.main(
