@@ -8,31 +8,43 @@ import pytest
 import toy
 from toy import TOY
 
-from jaxhypernas import search
-from jaxhypernas.archs.population import (
-    concatenate,
-    in_batches,
-    make_unique,
-    rows,
-    size,
-)
-from jaxhypernas.search import STRATEGIES, Budget, SearchConfig
+from jaxhypernas.archs.population import concatenate, in_batches, rows, size
+from jaxhypernas.search import STRATEGIES
 from jaxhypernas.search.budget import within
+from jaxhypernas.search.configs import Limits
+from jaxhypernas.search.loop import run_search
 from jaxhypernas.search.nsga2 import crowded_order, crowding, fronts
+from jaxhypernas.search.unique import make_unique
 from jaxhypernas.types import UserError
 
-CONFIG = SearchConfig(
-    40, 8, 15, population=10, tournament=4, children=3, beam=8
-)
+SIZES = {
+    "number": 40,
+    "perturbed": 8,
+    "greedy": 15,
+    "population": 10,
+    "tournament": 4,
+    "children": 3,
+    "beam": 8,
+}
+FREE = Limits()
+
+
+def configured(strategy, **sizes):
+    """A strategy's configuration; sizes that it does not have are left out."""
+    kind = STRATEGIES[strategy].config
+    names = vars(kind()).keys() & sizes.keys()
+    return kind(**{name: sizes[name] for name in names})
 
 
 @functools.cache
-def made(strategy, space, config):
+def built(strategy, space, limits, config):
     """A strategy, whose programs are compiled once for all tests."""
-    return STRATEGIES[strategy](space, config)
+    return STRATEGIES[strategy].build(config, space, limits)
 
 
-def played(strategy, evaluate=toy.loss, seed=0, space=TOY, config=CONFIG):
+def played(
+    strategy, evaluate=toy.loss, seed=0, space=TOY, limits=FREE, **sizes
+):
     """All populations asked for, and their losses."""
     asked, losses = [], []
 
@@ -41,7 +53,9 @@ def played(strategy, evaluate=toy.loss, seed=0, space=TOY, config=CONFIG):
         asked.append(population)
         return losses[-1]
 
-    search.run(made(strategy, space, config), jax.random.key(seed), remember)
+    config = configured(strategy, **(sizes or SIZES))
+    strategy = built(strategy, space, limits, config)
+    run_search(strategy, jax.random.key(seed), remember)
     return asked, losses
 
 
@@ -79,26 +93,40 @@ def test_asks_for_what_is_configured(strategy):
         "progressive": [21, 8, 8],
     }[strategy]
     assert sizes == expected
-    symmetric = 15  # of the 36 architectures of one block, asked for once though the total counts them
-    assert STRATEGIES[strategy](TOY, CONFIG).total == sum(sizes) + symmetric * (
-        strategy == "progressive"
-    )
+    # Of the 36 architectures of one block, which the total counts, 15 are symmetric.
+    symmetric = 15 if strategy == "progressive" else 0
+    made = built(strategy, TOY, FREE, configured(strategy, **SIZES))
+    assert made.total == sum(sizes) + symmetric
+
+
+@pytest.mark.parametrize(
+    ("strategy", "fields"),
+    [
+        ("random", ["number"]),
+        ("smash", ["number", "perturbed"]),
+        ("evolution", ["population", "children", "tournament"]),
+        ("nsga2", ["population"]),
+        ("progressive", ["beam"]),
+    ],
+)
+def test_says_how_many_it_holds_at_once(strategy, fields):
+    made = built(strategy, TOY, FREE, configured(strategy, **SIZES))
+    assert made.at_once == {field: SIZES[field] for field in fields}
 
 
 @pytest.mark.parametrize("strategy", ["evolution", "nsga2"])
 def test_the_last_round_is_cut_to_the_total(strategy):
-    config = SearchConfig(25, population=10, tournament=2, children=4)
-    assert sum(len(loss) for loss in played(strategy, config=config)[1]) == 25
+    _, losses = played(
+        strategy, number=25, population=10, tournament=2, children=4
+    )
+    assert sum(map(len, losses)) == 25
 
 
 @pytest.mark.parametrize("limits", [(18, 0), (0, 180), (30, 200)])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_nothing_asked_for_exceeds_the_budget(strategy, limits):
-    config = SearchConfig(
-        40, 8, 15, *limits, population=10, tournament=4, children=3, beam=8
-    )
     most_params, most_flops = (limit or np.inf for limit in limits)
-    for population in played(strategy, config=config)[0]:
+    for population in played(strategy, limits=Limits(*limits))[0]:
         cost = TOY.cost(population)
         assert (
             cost.params.max() <= most_params and cost.flops.max() <= most_flops
@@ -108,19 +136,25 @@ def test_nothing_asked_for_exceeds_the_budget(strategy, limits):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_failed_candidate_is_the_worst(strategy, bad):
-    """Candidates with op 1 in their first block fail; searches that learn ask for few of them in the end."""
+    """Candidates with op 1 in their first block fail: searches that learn avoid it."""
 
     def failed(population):
         return (population.block_3x4[:, 0, 2:] == 1).any(1)
 
-    config = SearchConfig(
-        90, 20, 30, population=20, tournament=10, children=10, beam=8
-    )
+    sizes = {
+        "number": 90,
+        "perturbed": 20,
+        "greedy": 30,
+        "population": 20,
+        "tournament": 10,
+        "children": 10,
+        "beam": 8,
+    }
     asked, again = (
         played(
             strategy,
             lambda p, bad=bad: np.where(failed(p), bad, toy.loss(p)),
-            config=config,
+            **sizes,
         )[0]
         for bad in (bad, np.inf)
     )
@@ -135,48 +169,32 @@ def test_ends_if_all_fail(strategy):
     assert len(played(strategy, lambda p: np.full(size(p), np.nan))[0]) > 0
 
 
-@pytest.mark.parametrize(
-    "field",
-    [
-        "number",
-        "perturbed",
-        "greedy",
-        "population",
-        "tournament",
-        "children",
-        "beam",
-    ],
-)
-@pytest.mark.parametrize("value", [-1])
-def test_bad_sizes(field, value):
-    with pytest.raises(UserError, match=rf"search\.{field}"):
-        SearchConfig(**{field: value})
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("field", SIZES)
+def test_bad_sizes(strategy, field):
+    config = configured(strategy, **{field: -1})
+    if not hasattr(config, field):
+        config.check()
+        return
+    with pytest.raises(UserError, match=rf"^{field}: -1 must be at least"):
+        config.check()
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"max_params": -1},
-        {"max_flops": -1},
-        {"objective": "x"},
-        {"surrogate": "x"},
-    ],
-)
-def test_bad_choices(fields):
-    with pytest.raises(UserError, match=rf"search\.{next(iter(fields))}"):
-        SearchConfig(**fields)
+@pytest.mark.parametrize("field", ["max_params", "max_flops"])
+def test_bad_limits(field):
+    with pytest.raises(UserError, match=rf"^{field}: -1 must be at least 0"):
+        Limits(**{field: -1}).check()
 
 
 @pytest.mark.parametrize("strategy", ["evolution", "nsga2"])
 def test_a_population_above_the_total_is_refused(strategy):
     with pytest.raises(
-        UserError,
-        match=r"search\.population: 50 must be at most search\.number, 20",
+        UserError, match=r"^population: 50 must be at most number, 20"
     ):
-        STRATEGIES[strategy](TOY, SearchConfig(20, population=50))
+        configured(strategy, number=20, population=50).check()
 
 
-# --- budgets --------------------------------------------------------------------------------------------------------
+# --- budgets ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -206,7 +224,7 @@ def test_an_impossible_budget_names_itself_and_the_smallest(
         played(
             strategy,
             space=heavier,
-            config=SearchConfig(20, population=10, **limits),
+            limits=Limits(**limits),
         )
 
 
@@ -219,13 +237,13 @@ def test_two_limits_that_only_together_are_impossible():
         UserError,
         match=r"max_params: 40 is met, .* has 0; search\.max_flops: 50 is met",
     ):
-        within(TOY._replace(cost=cost), Budget(40, 50)).sample(
+        within(TOY._replace(cost=cost), Limits(40, 50)).sample(
             jax.random.key(0), 3
         )
 
 
 def test_draws_depend_on_key_and_number_alone():
-    draw, key = within(TOY, Budget()), jax.random.key(5)
+    draw, key = within(TOY, FREE), jax.random.key(5)
     many = draw.sample(key, 150)
     assert same(draw.sample(key, 7), rows(many, slice(7)))
     assert same(
@@ -238,7 +256,7 @@ def test_draws_depend_on_key_and_number_alone():
 
 
 def test_rejection_keeps_the_distribution_of_what_fits():
-    drawn = within(TOY, Budget(params=12)).sample(jax.random.key(0), 4000)
+    drawn = within(TOY, Limits(max_params=12)).sample(jax.random.key(0), 4000)
     whole = everything()
     allowed = rows(whole, TOY.cost(whole).params <= 12)
     for field in range(4):
@@ -258,7 +276,7 @@ def test_a_child_that_cannot_fit_is_its_parent():
         TOY.mutate(key, arch),
         toy.Toy(*heavy),
     )
-    draw = within(TOY._replace(mutate=even), Budget(params=20))
+    draw = within(TOY._replace(mutate=even), Limits(max_params=20))
     parents = draw.sample(jax.random.key(0), 100)
     children = draw.mutate(jax.random.key(1), parents)
     stuck_A = parents.block_3x4[:, 0, 0] != 0
@@ -288,7 +306,7 @@ def test_batches_of_one_shape():
     assert doubled.tolist() == list(range(0, 20, 2)) and set(shapes) == {(4,)}
 
 
-# --- smash ----------------------------------------------------------------------------------------------------------
+# --- smash --------------------------------------------------------------------
 
 
 def test_smash_perturbs_the_strictly_best():
@@ -304,13 +322,14 @@ def test_smash_perturbs_the_strictly_best():
     assert best < losses[0].min()
 
 
-# --- evolution ------------------------------------------------------------------------------------------------------
+# --- evolution ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("children", [1, 3])
 def test_evolution_is_tournaments_and_aging(children):
-    config = SearchConfig(34, population=10, tournament=4, children=children)
-    asked, losses = played("evolution", config=config)
+    asked, losses = played(
+        "evolution", number=34, population=10, tournament=4, children=children
+    )
     key, done = jax.random.key(0), 10
     alive = [(rows(asked[0], i), losses[0][i]) for i in range(10)]
     for population, loss in zip(asked[1:], losses[1:], strict=True):
@@ -332,15 +351,15 @@ def test_evolution_is_tournaments_and_aging(children):
 
 
 def test_evolution_beats_random():
-    config = SearchConfig(150, population=20, tournament=5)
+    sizes = {"number": 150, "population": 20, "tournament": 5}
     found, by_chance = (
-        min(x.min() for x in played(s, config=config)[1])
+        min(x.min() for x in played(s, **sizes)[1])
         for s in ("evolution", "random")
     )
     assert found < by_chance
 
 
-# --- NSGA-II --------------------------------------------------------------------------------------------------------
+# --- NSGA-II ------------------------------------------------------------------
 
 
 def dominates(a, b):
@@ -435,21 +454,20 @@ def test_nsga2_finds_the_front(objective):
             )
         )
 
-    config = SearchConfig(1600, population=40, objective=objective)
+    sizes = {"number": 1600, "population": 40, "objective": objective}
     best = volume(points(everything()))
     found, by_chance = (
-        volume(points(concatenate(*played(s, config=config)[0])))
+        volume(points(concatenate(*played(s, **sizes)[0])))
         for s in ("nsga2", "random")
     )
     assert by_chance < 0.97 * best and found == pytest.approx(best)
 
 
-# --- progressive ----------------------------------------------------------------------------------------------------
+# --- progressive --------------------------------------------------------------
 
 
 def test_progressive_finds_the_best():
-    config = SearchConfig(beam=32)
-    asked, losses = played("progressive", config=config)
+    asked, losses = played("progressive", beam=32)
     assert sum(map(len, losses)) == 21 + 2 * 32
     assert losses[-1].min() == pytest.approx(toy.loss(everything()).min())
     for level, population in enumerate(asked, 1):
@@ -466,9 +484,9 @@ def test_progressive_finds_the_best():
 
 
 def test_progressive_reports_rank_correlations():
-    state = search.run(
-        made("progressive", TOY, CONFIG), jax.random.key(0), toy.loss
-    )
+    config = configured("progressive", **SIZES)
+    strategy = built("progressive", TOY, FREE, config)
+    state = run_search(strategy, jax.random.key(0), toy.loss)
     assert [c.level for c in state.correlations] == [1, 2, 3]
     assert all(c.trained > 0.9 for c in state.correlations)
     assert all(-1 <= c.extrapolated <= 1 for c in state.correlations[:-1])
@@ -484,7 +502,8 @@ def test_progressive_ends_early_where_no_child_fits():
     asked, _ = played(
         "progressive",
         space=without_zero,
-        config=SearchConfig(beam=4, max_params=25),
+        limits=Limits(max_params=25),
+        beam=4,
     )
     assert [size(p) for p in asked] == [21, 4]
 
@@ -492,6 +511,6 @@ def test_progressive_ends_early_where_no_child_fits():
 def test_progressive_needs_growth():
     with pytest.raises(
         UserError,
-        match=r"strategy: progressive needs a space whose architectures grow; .*'s do not",
+        match="progressive needs a space whose architectures grow; toy's do not",
     ):
-        STRATEGIES["progressive"](TOY._replace(growth=None), CONFIG)
+        played("progressive", space=TOY._replace(growth=None))

@@ -10,26 +10,25 @@ import toy
 from flax import nnx
 from toy import GROWTH, TOY
 
-from jaxhypernas import search
 from jaxhypernas.archs.population import rows, size
 from jaxhypernas.numerics import stats
-from jaxhypernas.search import make_surrogate, surrogate
+from jaxhypernas.search import surrogate, surrogate_networks
+from jaxhypernas.search.surrogate import NETWORKS, correlation, make_surrogate
 
-KINDS = {"mlp": surrogate.MLP, "lstm": surrogate.LSTM}
 grown = partial(make_surrogate, growth=GROWTH, most=80)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=NETWORKS)
 def kind(request):
     """With fewer hidden units than published, to be quick."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(surrogate, "HIDDEN", 24)
+        patch.setattr(surrogate_networks, "HIDDEN", 24)
         yield request.param
 
 
 @pytest.fixture(scope="module")
 def trained(kind):
-    """A surrogate, fitted to 60 random architectures of two blocks; those, and 300 others."""
+    """A surrogate, its 60 architectures of two blocks, and 300 others."""
     population = toy.children(toy.children(None, 1), 2)
     order = np.random.default_rng(0).permutation(size(population))
     seen, unseen = rows(population, order[:60]), rows(population, order[60:360])
@@ -64,7 +63,7 @@ def slow_mlp(w, tokens, level):
 
 
 def slow_lstm(w, tokens, level):
-    c = h = np.zeros(surrogate.HIDDEN)
+    c = h = np.zeros(surrogate_networks.HIDDEN)
     for block in tokens[:level]:
         for kind, value in zip(GROWTH.kinds, block, strict=True):
             x, cell = w["embed"]["tables"][f"kind_{kind}"][value], w["cell"]
@@ -99,7 +98,7 @@ def test_ratings_against_numpy(trained, kind, level):
     np.testing.assert_allclose(
         fitted.predict(params, tokens_AxLxF[:, :level]), expected, rtol=2e-5
     )
-    module = KINDS[kind](GROWTH.vocabulary, GROWTH.kinds, nnx.Rngs(0))
+    module = NETWORKS[kind](GROWTH.vocabulary, GROWTH.kinds, nnx.Rngs(0))
     junk = tokens_AxLxF.copy()
     junk[:, level:] = 1
     assert np.array_equal(
@@ -140,9 +139,9 @@ def test_padding_changes_nothing(kind, monkeypatch):
 
 def test_fits_of_all_sizes_and_levels_share_a_program(kind, monkeypatch):
     monkeypatch.setattr(surrogate, "STEPS", 3)
-    error, traced = surrogate.mean_error, []
+    error, traced = surrogate._mean_error, []
     monkeypatch.setattr(
-        surrogate, "mean_error", lambda *args: traced.append(1) or error(*args)
+        surrogate, "_mean_error", lambda *args: traced.append(1) or error(*args)
     )
     fitted, population, traces = (
         grown(kind),
@@ -165,17 +164,17 @@ def test_fits_of_all_sizes_and_levels_share_a_program(kind, monkeypatch):
 
 def test_targets_are_losses_turned_round():
     loss_A = np.array([2.0, 1.0, np.inf, 3.0, 1.5])
-    target_A = surrogate.target(loss_A)
+    target_A = surrogate.targets(loss_A)
     assert target_A.dtype == np.float32 and target_A[2] == pytest.approx(
         0, abs=1e-12
     )
     assert np.argsort(-target_A).tolist() == [1, 4, 0, 3, 2]
     np.testing.assert_allclose(
-        target_A, surrogate.target(1000 * loss_A + 5), rtol=1e-5
+        target_A, surrogate.targets(1000 * loss_A + 5), rtol=1e-5
     )
-    assert surrogate.target(np.full(3, 7.0)).tolist() == [0.5] * 3
-    assert surrogate.target(np.full(3, np.inf)).tolist() == [0.0] * 3
-    assert surrogate.target(np.array([1.0, 1.0, 1.0, 1.0, 9.0]))[4] < 0.5
+    assert surrogate.targets(np.full(3, 7.0)).tolist() == [0.5] * 3
+    assert surrogate.targets(np.full(3, np.inf)).tolist() == [0.0] * 3
+    assert surrogate.targets(np.array([1.0, 1.0, 1.0, 1.0, 9.0]))[4] < 0.5
 
 
 def test_correlation_alone(trained):
@@ -184,10 +183,10 @@ def test_correlation_alone(trained):
         toy.children(rows(unseen, slice(5)), 3), slice(0, None, 7)
     )
     both = (seen, toy.loss(seen)), (next_level, toy.loss(next_level))
-    found = search.correlation(fitted, params, GROWTH, 2, *both)
+    found = correlation(fitted, GROWTH, params, 2, *both)
     assert found.level == 2 and found.trained > 0.95
     rating_A = fitted.predict(params, GROWTH.tokens(next_level, 3))
     assert found.extrapolated == stats.spearman(rating_A, -toy.loss(next_level))
     assert np.isnan(
-        search.correlation(fitted, params, GROWTH, 2, both[0]).extrapolated
+        correlation(fitted, GROWTH, params, 2, both[0]).extrapolated
     )

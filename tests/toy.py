@@ -1,4 +1,7 @@
-"""A small space whose architectures grow: three blocks of (input, input, op, op), as in PNAS."""
+"""A small space whose architectures grow, as PNAS's do.
+
+An architecture has three blocks of (input, input, op, op).
+"""
 
 from typing import NamedTuple
 
@@ -9,14 +12,16 @@ import numpy as np
 from jaxhypernas.types import Array, Cost, Graph, Growth, Space
 
 LEVELS, OPS = 3, 3
-PARAMS = np.array([0, 5, 9])  # of each op
+PARAMS = np.array([0, 5, 9])
+"""Parameters of each op."""
 
 
 class Toy(NamedTuple):
-    block_3x4: (
-        Array  # inputs in 0..1 + b, ops in 0..2; 0 in blocks that don't exist
-    )
+    block_3x4: Array
+    """Inputs of block b in 0..1 + b, ops in 0..2; 0 in blocks that don't exist."""
+
     blocks: Array
+    """Number of blocks that exist."""
 
 
 def sample(key, progress):

@@ -90,4 +90,5 @@ def identities(population: Arch) -> np.ndarray:
         hashlib.blake2b(row, digest_size=8).digest()
         for row in np.concatenate(flat, 1)
     )
+    # Big-endian: an id in hexadecimal reads like its digest, on every machine.
     return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from etils.epath import Path
 
+from jaxhypernas.store import files
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -63,5 +65,5 @@ def _figure() -> "tuple[Figure, Axes]":
 
 def _save(path: Path, figure: "Figure", axes: "Axes") -> None:
     axes.legend(frameon=False)
-    with path.open("wb") as file:
+    with files.replacing(path) as file:
         figure.savefig(file, format="png", dpi=150)

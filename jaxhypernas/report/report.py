@@ -1,6 +1,7 @@
 """The report of a run: report.md, report.json and their pictures."""
 
 import json
+from typing import Any
 
 import numpy as np
 from etils.epath import Path
@@ -8,6 +9,7 @@ from etils.epath import Path
 from jaxhypernas.numerics import stats
 from jaxhypernas.report.plots import plot_scores, plot_search
 from jaxhypernas.report.ranking import plain, rank_rows
+from jaxhypernas.store import files
 
 
 def write(
@@ -40,7 +42,7 @@ def write(
     loss_ranking = rank_rows(sample, -_column(sample, "test_loss"))
     accuracy_ranking = rank_rows(sample, _column(sample, "test_accuracy"))
 
-    figures = {
+    figures: dict[str, Any] = {
         "scored": len(loss_A),
         "trained_from_scratch": len(retrained),
         **_accuracies(sample, top),
@@ -54,21 +56,7 @@ def write(
         "",
         *_accuracy_lines(figures, len(sample), len(top)),
         "",
-        f"## Can the scores be trusted? {len(sample)} random candidates, "
-        "95 % bootstrap intervals",
-        "",
-        "Against test loss when trained from scratch:",
-        "",
-        *_code(stats.format_report(loss_ranking)),
-        "",
-        "Against test accuracy:",
-        "",
-        *_code(stats.format_report(accuracy_ranking)),
-        "",
-        "![scores against truth](scores.png)",
-        "![search](search.png)",
-        "",
-        "## Best by score",
+        *_ranking_lines(len(sample), loss_ranking, accuracy_ranking),
         "",
         *_best_lines(best),
         "",
@@ -77,26 +65,26 @@ def write(
         *_code(figures["winner"]["arch"]),
         "",
     ]
-    (workdir / "report.md").write_text("\n".join(lines))
-    (workdir / "report.json").write_text(json.dumps(figures, indent=2) + "\n")
+    files.write_text(workdir / "report.md", "\n".join(lines))
+    as_json = json.dumps(figures, indent=2) + "\n"
+    files.write_text(workdir / "report.json", as_json)
     plot_scores(workdir / "scores.png", retrained)
     plot_search(workdir / "search.png", loss_A)
     return figures
 
 
-def _accuracies(sample: list[dict], top: list[dict]) -> dict:
-    """Returns the winner's row, and mean accuracies of both groups."""
-    # The test set judges the winner; the validation set chooses it.
+def _accuracies(sample: list[dict], top: list[dict]) -> dict[str, Any]:
+    """Returns the winner's row, its accuracy, and mean accuracies."""
+    # The validation set chooses the winner; the test set judges it.
     winner = min(top, key=lambda row: row["trained_valid_loss"])
+    trained_valid = _mean(sample, "trained_valid_accuracy")
     return {
         "winner": winner,
         "winner_test_accuracy": winner["test_accuracy"],
         "top_test_accuracy": _mean(top, "test_accuracy"),
         "sample_test_accuracy": _mean(sample, "test_accuracy"),
         "sample_generated_accuracy": _mean(sample, "accuracy"),
-        "sample_trained_valid_accuracy": _mean(
-            sample, "trained_valid_accuracy"
-        ),
+        "sample_trained_valid_accuracy": trained_valid,
     }
 
 
@@ -134,8 +122,32 @@ def _accuracy_lines(figures: dict, sample: int, top: int) -> list[str]:
     ]
 
 
+def _ranking_lines(
+    sample: int,
+    loss_ranking: dict[str, stats.Ranking],
+    accuracy_ranking: dict[str, stats.Ranking],
+) -> list[str]:
+    return [
+        f"## Can the scores be trusted? {sample} random candidates, 95 % bootstrap "
+        "intervals",
+        "",
+        "Against test loss when trained from scratch:",
+        "",
+        *_code(stats.format_report(loss_ranking)),
+        "",
+        "Against test accuracy:",
+        "",
+        *_code(stats.format_report(accuracy_ranking)),
+        "",
+        "![scores against truth](scores.png)",
+        "![search](search.png)",
+    ]
+
+
 def _best_lines(best: list[dict]) -> list[str]:
     lines = [
+        "## Best by score",
+        "",
         "| loss | accuracy | params | FLOPs | architecture |",
         "|---|---|---|---|---|",
     ]

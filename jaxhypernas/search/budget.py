@@ -107,6 +107,7 @@ def _make_stream(
 ) -> Callable[[jax.Array, int], Iterator[Arch]]:
     @jax.jit
     def samples(key, start):
+        # The key of a sample depends on its number, not on its batch.
         def sample(i):
             return space.sample(jax.random.fold_in(key, start + i), 1.0)
 

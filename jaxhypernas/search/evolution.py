@@ -63,6 +63,7 @@ def evolution(
         drawn = jax.random.randint(pick_key, shape, 0, config.population)
         drawn_AxT = np.asarray(drawn)
 
+        # argmin takes the first of equals.
         best_A = state.loss_A[drawn_AxT].argmin(1)
         parent_A = np.take_along_axis(drawn_AxT, best_A[:, None], 1)[:, 0]
         # The last round makes only as many children as the total allows.

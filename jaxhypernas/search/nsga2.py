@@ -63,6 +63,7 @@ def nsga2(config: Nsga2Config, space: Space, limits: Limits) -> Strategy:
         pick_key, mutate_key = jax.random.split(key)
         shape = (config.population, 2)
         drawn = jax.random.randint(pick_key, shape, 0, len(state.loss_A))
+        # Candidates are in crowded order: the smaller index wins.
         winner_A = np.asarray(drawn).min(1)
         # The last generation has only as many children as the total allows.
         parent_A = winner_A[: config.number - state.asked]

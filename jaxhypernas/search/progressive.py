@@ -10,6 +10,8 @@ Deviation:
    architectures it has.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +26,7 @@ from jaxhypernas.search.surrogate import (
     make_surrogate,
 )
 from jaxhypernas.search.unique import make_unique
-from jaxhypernas.types import Arch, Params, Space, Strategy, UserError
+from jaxhypernas.types import Arch, Growth, Params, Space, Strategy, UserError
 
 
 class ProgressiveState(NamedTuple):
@@ -69,17 +71,12 @@ def progressive(
     Raises:
         UserError: The space's architectures do not grow.
     """
-    growth = space.growth
-    if growth is None:
-        raise UserError(
-            "strategy: progressive needs a space whose architectures grow; "
-            f"{space.name}'s do not"
-        )
+    growth = _growth_of(space)
+    children_within = _make_children(space, growth, limits)
     first = size(growth.children(None, 1))
     most = max(first, config.beam)
-    draw = within(space, limits)
-    unique = make_unique(space)
     surrogate = make_surrogate(config.surrogate, growth, most)
+    rank = partial(correlation, surrogate, growth)
 
     def init(key: jax.Array) -> ProgressiveState:
         init_key, fit_key = jax.random.split(key)
@@ -90,16 +87,9 @@ def progressive(
         if state.level == growth.levels:
             return None
         level = state.level + 1
-        children = growth.children(state.beam, level)
-        fits_A = draw.fits(children)
-        if not fits_A.any():
-            if level == 1:
-                raise nothing_fits(space, limits, children)
-            return None
-
-        children = rows(children, fits_A)
-        children = rows(children, unique(children))
-        if level == 1:
+        children = children_within(state.beam, level)
+        # No surrogate is fitted yet at level 1: all architectures are scored.
+        if level == 1 or children is None:
             return children
         tokens_AxLxF = growth.tokens(children, level)
         rating_A = surrogate.predict(state.params, tokens_AxLxF)
@@ -111,10 +101,6 @@ def progressive(
     ) -> ProgressiveState:
         level = state.level + 1
         scored = (asked, loss_A)
-
-        def rank(params: Params, level: int, *scored: Any) -> Correlation:
-            return correlation(surrogate, params, growth, level, *scored)
-
         known = state.correlations
         if known:
             # The losses of this level complete the correlation of the last one.
@@ -130,3 +116,35 @@ def progressive(
 
     total = first + config.beam * (growth.levels - 1)
     return Strategy(total, init, ask, tell, {"beam": config.beam})
+
+
+def _growth_of(space: Space) -> Growth:
+    if space.growth is None:
+        raise UserError(
+            "strategy: progressive needs a space whose architectures grow; "
+            f"{space.name}'s do not"
+        )
+    return space.growth
+
+
+def _make_children(
+    space: Space, growth: Growth, limits: Limits
+) -> Callable[[Arch | None, int], Arch | None]:
+    """Makes ``children(parents, level)``: distinct children within the limits.
+
+    The children are None if none keeps to the limits; at level 1 this is an error.
+    """
+    draw = within(space, limits)
+    unique = make_unique(space)
+
+    def children_within(parents: Arch | None, level: int) -> Arch | None:
+        children = growth.children(parents, level)
+        fits_A = draw.fits(children)
+        if not fits_A.any():
+            if level == 1:
+                raise nothing_fits(space, limits, children)
+            return None
+        children = rows(children, fits_A)
+        return rows(children, unique(children))
+
+    return children_within

@@ -81,8 +81,7 @@ def make_surrogate(
 ) -> Surrogate:
     """Makes a surrogate for the architectures of any level of a space.
 
-    Arrays are padded to ``most`` rows and to all levels, so each function is compiled
-    once.
+    Arrays are padded to ``most`` rows and all levels: each function is compiled once.
 
     Args:
         kind: The network.
@@ -117,7 +116,6 @@ def make_surrogate(
 
     def fit(params, key, tokens_AxLxF, loss_A):
         level = tokens_AxLxF.shape[1]
-        rate = LATER_RATE if level > 1 else FIRST_RATE
         weight_AxE = folds(key, len(loss_A)).T
         return train(
             params,
@@ -125,7 +123,7 @@ def make_surrogate(
             level,
             _pad(targets(loss_A), most),
             _pad(weight_AxE, most).T,
-            rate,
+            LATER_RATE if level > 1 else FIRST_RATE,
         )
 
     def predict(params, tokens_AxLxF):
@@ -142,8 +140,8 @@ def make_surrogate(
 
 def correlation(
     surrogate: Surrogate,
-    params: Params,
     growth: Growth,
+    params: Params,
     level: int,
     trained: tuple[Arch, np.ndarray],
     following: tuple[Arch, np.ndarray] | None = None,
@@ -152,8 +150,8 @@ def correlation(
 
     Args:
         surrogate: The surrogate.
-        params: Its parameters, fitted to ``trained``.
         growth: How the space's architectures grow.
+        params: The surrogate's parameters, fitted to ``trained``.
         level: The level that the surrogate was fitted to.
         trained: A population of this level and its losses, [A].
         following: A population of the next level and its losses, if there is one.

@@ -22,6 +22,7 @@ def make_unique(space: Space) -> Callable[[Arch], np.ndarray]:
     canonical = jax.jit(jax.vmap(space.canonical))
 
     def unique(population: Arch) -> np.ndarray:
+        # Levels of progressive search are large, so batches are larger than usual.
         id_A = identities(in_batches(canonical, population, 8 * BATCH))
         _, first = np.unique(id_A, return_index=True)
         return np.sort(first)
