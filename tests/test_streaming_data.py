@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tiny import GENERATOR_SIZES, SPACES, TINY
+from tiny import GENERATOR_SIZES, TINY
 
+from jaxhypernas.archs.sizes import Nasbench201Config
 from jaxhypernas.cli import main as cli
 from jaxhypernas.config import Config
 from jaxhypernas.data import loader
@@ -45,7 +46,7 @@ class LinearConfig(Settings):
 
 def linear(config, image, classes):
     """Whatever the architecture, its network is one linear layer."""
-    space = nasbench201(SPACES["nasbench201"], image, classes)
+    space = nasbench201(Nasbench201Config(4, 1), image, classes)
     shape = (int(np.prod(image)), classes)
     spec = {"kernel": jax.ShapeDtypeStruct(shape, jnp.float32)}
 

@@ -59,7 +59,7 @@ def handled() -> Iterator[None]:
             # None: C code had installed the handler, which Python cannot put back.
             signal.signal(each, signal.SIG_DFL if handler is None else handler)
 
-    def handle(number: int, _) -> None:
+    def handle(number, _):
         received.append(signal.Signals(number))
         print(
             "jaxhypernas: finishing the work under way, then stopping",
