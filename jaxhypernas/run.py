@@ -24,7 +24,7 @@ from jaxhypernas.types import Params
 class Run:
     """A run, begun or continued; every method does what is missing.
 
-    Nothing is written and no device is used before a method needs it::
+    Nothing is written before a method needs it::
 
         run = Run("runs/mine", PRESETS["small"])
         run.train()
@@ -47,6 +47,7 @@ class Run:
         config: Config | None = None,
         dataset: Dataset | None = None,
     ):
+        set_up()
         self.workdir = Path(workdir)
         self.config = config_file.resolve(self.workdir, config)
         self.scores = ScoreTable(self.workdir / "scores")
@@ -101,7 +102,6 @@ class Run:
     @cached_property
     def parts(self) -> Parts:
         """Space, target, generator, strategy and devices."""
-        set_up()
         image, classes = self.dataset.image, self.dataset.classes
         return build(self.config, image, classes)
 

@@ -1,4 +1,7 @@
-"""How candidates run changes nothing, mid-run too: chunks, order, devices; a mean over a mesh equals one without."""
+"""How candidates run changes nothing: chunks, order, devices, also within a run.
+
+A mean over a mesh equals a mean without one.
+"""
 
 import dataclasses
 import json
@@ -9,32 +12,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import TINY
+from helpers import assert_close, assert_same, mesh_of, population, row
+from tiny import TINY, family, tiny
+from tiny import generator as make_generator
 
-from jaxhypernas.data import dataset as data
+from jaxhypernas.data import batches
+from jaxhypernas.data.batches import Images, make_batches
+from jaxhypernas.data.dataset import load
+from jaxhypernas.data.splits import Split
 from jaxhypernas.execution import compilations
 from jaxhypernas.execution.candidates import (
-    ExecutionConfig,
     bind,
     deal,
     map_candidates,
     mean_candidates,
     mean_over_mesh,
 )
+from jaxhypernas.execution.config import ExecutionConfig
 from jaxhypernas.execution.mesh import ARCH, DATA, make_mesh
 from jaxhypernas.generators import GENERATORS
-from jaxhypernas.programs.scoring import make_batches, make_score, score_one
-from jaxhypernas.programs.training import (
-    Images,
-    check_progress,
-    init_state,
-    make_optimizer,
-    make_run,
-)
-from jaxhypernas.programs.truth import make_retrain
+from jaxhypernas.programs import parts as all_parts
+from jaxhypernas.programs.scoring import make_score, score_one
+from jaxhypernas.programs.steps import init_state, make_optimizer, make_steps
+from jaxhypernas.programs.training import check_progress
+from jaxhypernas.programs.truth import FromScratch
 from jaxhypernas.run import Run
-from jaxhypernas.spaces import SPACES
-from jaxhypernas.targets import TARGETS
 from jaxhypernas.types import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -42,42 +44,36 @@ pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 @pytest.fixture(scope="module")
 def dataset():
-    return data.load(TINY.data, 0)
+    return load(TINY.data, 0)
 
 
-def parts(dataset, generator="smash", space="memory_bank"):
-    space_ = SPACES[space](TINY, dataset.image, dataset.classes)
-    target = TARGETS[space](TINY, dataset.image, dataset.classes)
-    return space_, target, GENERATORS[generator](TINY, space_, target)
+def networks(generator="smash"):
+    space, target = family("memory_bank")
+    return space, target, make_generator(generator, space, target)
 
 
-def population(space, number, seed=0):
-    keys = jax.random.split(jax.random.key(seed), number)
-    return jax.tree.map(
-        np.asarray, jax.jit(jax.vmap(lambda k: space.sample(k, 1.0)))(keys)
-    )
+def validation(dataset, batch=8):
+    return make_batches(dataset.valid, dataset.mean_C, dataset.std_C, batch)
 
 
-def mesh_of(devices):
-    types = (jax.sharding.AxisType.Auto,) * 2
-    return jax.make_mesh(
-        (devices, 1),
-        (ARCH, DATA),
-        axis_types=types,
-        devices=jax.devices()[:devices],
-    )
+def images_of(dataset):
+    train = dataset.train
+    arrays = train.x_NxHxWxC, train.y_N, dataset.mean_C, dataset.std_C
+    return Images(*map(jnp.asarray, arrays))
 
 
 @pytest.fixture(scope="module")
 def scored(dataset):
-    space, target, generator = parts(dataset)
-    phi = generator.init(jax.random.key(1))
-    batches = make_batches(dataset.valid, dataset.mean_C, dataset.std_C, 8)
+    space, target, generator = networks()
+    replicated = generator.init(jax.random.key(1)), validation(dataset)
     archs = population(space, 7)
+    one = partial(score_one, target, generator)
 
     def score(devices, chunk, archs=archs):
-        one = partial(score_one, target, generator)
-        return make_score(one, mesh_of(devices), chunk)((phi, batches), archs)
+        work_A = space.cost(archs).flops
+        return make_score(one, mesh_of(devices), chunk)(
+            replicated, archs, work_A
+        )
 
     return score, archs, score(1, 1)
 
@@ -85,9 +81,7 @@ def scored(dataset):
 @pytest.mark.parametrize("devices", [2, 4])
 def test_scores_do_not_depend_on_device_count(scored, devices):
     score, _, expected = scored
-    result = score(devices, 1)
-    np.testing.assert_array_equal(result.loss, expected.loss)
-    np.testing.assert_array_equal(result.accuracy, expected.accuracy)
+    assert_same(score(devices, 1), expected)
 
 
 def test_scores_do_not_depend_on_chunk(scored):
@@ -98,27 +92,28 @@ def test_scores_do_not_depend_on_chunk(scored):
 def test_scores_do_not_depend_on_order_or_company(scored):
     score, archs, expected = scored
     order = np.array([6, 2, 2, 0, 5])
-    result = score(1, 1, jax.tree.map(lambda x: x[order], archs))
+    result = score(1, 1, row(archs, order))
     np.testing.assert_array_equal(result.loss, expected.loss[order])
+
+
+def test_architectures_differ_in_score(scored):
+    assert len(set(scored[2].loss.tolist())) == 7
 
 
 @pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (4, 3)])
 def test_calls_of_any_size_are_one_program(devices, chunk):
-
     def one(replicated, arch):
         return {"sum": replicated + arch["a"].sum(), "b": arch["b"]}
 
-    score, before = (
-        make_score(one, mesh_of(devices), chunk, lambda archs: archs["b"]),
-        compilations.total(),
-    )
+    score = make_score(one, mesh_of(devices), chunk)
+    before = compilations.total()
     rng = np.random.default_rng(0)
     for A in (1, 3, 4, 64, 65, 300, 1000):
         archs = {
             "a": rng.integers(0, 9, (A, 5), np.int32),
             "b": rng.integers(0, 9, A, np.int32),
         }
-        result = score(np.int32(7), archs)
+        result = score(np.int32(7), archs, archs["b"])
         np.testing.assert_array_equal(result["sum"], 7 + archs["a"].sum(1))
         np.testing.assert_array_equal(result["b"], archs["b"])
     assert compilations.total() - before == 1
@@ -135,97 +130,73 @@ def test_devices_get_the_same_work(number, hands):
     assert max(loads) - min(loads) <= work.max()
 
 
-def test_architectures_differ_in_score(scored):
-    assert len(set(scored[2].loss.tolist())) == 7
-
-
 def test_chunk_one_branches(dataset):
-    """A chunk of one keeps real conditionals; vmap turns them into selects that compute every branch."""
-    space, target, generator = parts(dataset)
-    phi, archs = generator.init(jax.random.key(1)), population(space, 4)
+    """A chunk of one keeps real conditionals; vmap makes them select."""
+    space, target, generator = networks()
+    phi = generator.init(jax.random.key(1))
+    archs = population(space, 4)
     x = jnp.zeros((4, *dataset.image))
     logits = bind(target, generator)
 
     def conditionals(chunk):
-        f = lambda archs: map_candidates(
-            lambda a: logits(phi, a, x), archs, chunk
-        )  # noqa: E731
-        return str(jax.make_jaxpr(f)(archs)).count(" cond[")
+        def mapped(archs):
+            return map_candidates(lambda a: logits(phi, a, x), archs, chunk)
 
-    # What is left under vmap chooses the platform's convolution, not an op.
+        return str(jax.make_jaxpr(mapped)(archs)).count(" cond[")
+
+    # Under vmap the platform's convolution is still chosen, an op is not.
     assert conditionals(1) >= conditionals(2) + 12
 
 
 def test_mean_over_mesh_equals_mean(dataset):
-    space, target, generator = parts(dataset)
-    phi, archs = generator.init(jax.random.key(1)), population(space, 4)
-    x = jnp.asarray(
-        data.normalise(
-            dataset.train.x_NxHxWxC[:8], dataset.mean_C, dataset.std_C
-        )
+    space, target, generator = networks()
+    phi = generator.init(jax.random.key(1))
+    archs = population(space, 4)
+    x = batches.normalise(
+        jnp.asarray(dataset.train.x_NxHxWxC[:8]), dataset.mean_C, dataset.std_C
     )
-    loss = lambda phi, arch: jnp.square(
-        bind(target, generator)(phi, arch, x)
-    ).mean()  # noqa: E731
-    grad = jax.value_and_grad(loss)
-    alone = jax.jit(
-        lambda phi, archs: mean_candidates(partial(grad, phi), archs, 1)
-    )(phi, archs)
-    by_hand = [
-        jax.jit(grad)(phi, jax.tree.map(lambda v, i=i: v[i], archs))
-        for i in range(4)
-    ]
-    mesh = mesh_of(2)
-    split = jax.jit(
-        mean_over_mesh(
-            mesh,
-            lambda phi, archs: mean_candidates(partial(grad, phi), archs, 1),
-        )
-    )(phi, archs)
-    loop = jax.tree.map(lambda *g: sum(g) / 4, *by_hand)
-    for a, b, c in zip(
-        *map(jax.tree.leaves, (alone, split, loop)), strict=True
-    ):
-        np.testing.assert_allclose(a, c, atol=2e-6 + 1e-4 * np.abs(c).max())
-        np.testing.assert_allclose(b, c, atol=2e-6 + 1e-4 * np.abs(c).max())
+
+    def loss(phi, arch):
+        return jnp.square(bind(target, generator)(phi, arch, x)).mean()
+
+    def mean(phi, archs):
+        return mean_candidates(partial(jax.value_and_grad(loss), phi), archs, 1)
+
+    alone = jax.jit(mean)(phi, archs)
+    split = jax.jit(mean_over_mesh(mesh_of(2), mean))(phi, archs)
+    gradient = jax.jit(jax.value_and_grad(loss))
+    one_by_one = [gradient(phi, row(archs, i)) for i in range(4)]
+    loop = jax.tree.map(lambda *g: sum(g) / 4, *one_by_one)
+    assert_close(alone, loop, atol=2e-6)
+    assert_close(split, loop, atol=2e-6)
 
 
-def train(dataset, generator, cuts, mean=None, steps=6):
-    space, target, generator = parts(dataset, generator)
+def train(dataset, generator, cuts, steps=6):
+    space, target, generator = networks(generator)
     config = dataclasses.replace(TINY.train, steps=steps)
-    optimizer = make_optimizer(config)
 
     def sample(key, progress):
-        return jax.vmap(lambda k: space.sample(k, progress))(
-            jax.random.split(key, config.architectures)
-        )
+        keys = jax.random.split(key, config.architectures)
+        return jax.vmap(lambda k: space.sample(k, progress))(keys)
 
-    mean = mean or (
-        lambda f, batch, archs: mean_candidates(partial(f, batch), archs, 1)
-    )
-    logits = bind(target, generator)
+    def mean(f, batch, archs):
+        return mean_candidates(partial(f, batch), archs, 1)
+
     run = jax.jit(
-        make_run(
+        make_steps(
             config,
             TINY.data,
-            logits,
+            bind(target, generator),
             generator.decay,
-            optimizer,
             sample,
             mean,
             steps,
         )
     )
-    images = Images(
-        dataset.train.x_NxHxWxC,
-        dataset.train.y_N,
-        dataset.mean_C,
-        dataset.std_C,
-    )
-    images = jax.tree.map(jnp.asarray, images)
-    state, losses = init_state(generator, optimizer, jax.random.key(0)), []
-    for steps in cuts:
-        state, loss = run(state, images, jnp.int32(steps))
+    state = init_state(generator, make_optimizer(config), jax.random.key(0))
+    losses = []
+    for number in cuts:
+        state, loss = run(state, images_of(dataset), jnp.int32(number))
         losses.append(float(loss))
     return state, losses
 
@@ -235,50 +206,7 @@ def test_every_generator_trains_and_a_cut_changes_nothing(dataset, generator):
     whole, losses = train(dataset, generator, [6])
     cut, _ = train(dataset, generator, [2, 1, 3])
     assert int(whole.step) == 6 and np.isfinite(losses[0])
-    for a, b in zip(
-        jax.tree.leaves(whole.phi), jax.tree.leaves(cut.phi), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_a_run_goes_on_with_other_devices_and_another_chunk(tmp_path):
-    """On two devices, side by side, what four had begun one at a time: the same to rounding."""
-    whole = Run(
-        tmp_path / "whole",
-        dataclasses.replace(TINY, space="nasbench201", generator="shared"),
-    )
-    whole.train()
-    archs = whole.sample(40, jax.random.key(0))
-    known = whole.score(jax.tree.map(lambda x: x[:10], archs))
-    last = shutil.ignore_patterns(str(whole.config.train.steps))
-    workdir = shutil.copytree(whole.workdir, tmp_path / "run", ignore=last)
-    other = Run(
-        workdir,
-        dataclasses.replace(whole.config, execution=ExecutionConfig(chunk=3)),
-    )
-    other.mesh = other.local_mesh = mesh_of(2)
-    for a, b in zip(
-        jax.tree.leaves(other.train().phi),
-        jax.tree.leaves(whole.phi),
-        strict=True,
-    ):
-        np.testing.assert_allclose(
-            a, b, rtol=0, atol=1e-4 * np.abs(b).max() + 1e-7
-        )
-    lines = map(
-        json.loads, (workdir / "metrics.jsonl").read_text().splitlines()
-    )
-    assert [line["step"] for line in lines] == [2, 4, 6, 8, 8]
-    found, expected = other.score(archs), whole.score(archs)
-    assert [row["id"] for row in found] == [
-        row["id"] for row in expected
-    ] and found[:10] == known
-    np.testing.assert_allclose(
-        [row["loss"] for row in found],
-        [row["loss"] for row in expected],
-        rtol=1e-4,
-    )
-    assert Run(workdir).chunk == 3
+    assert_same(whole.phi, cut.phi)
 
 
 def test_training_learns(dataset):
@@ -286,46 +214,64 @@ def test_training_learns(dataset):
     assert losses[-1] < losses[0] - 0.2
 
 
-def test_retraining_does_not_depend_on_company(dataset):
-    space, target, _ = parts(dataset)
-    images = jax.tree.map(
-        jnp.asarray,
-        Images(
-            dataset.train.x_NxHxWxC,
-            dataset.train.y_N,
-            dataset.mean_C,
-            dataset.std_C,
-        ),
+def parts_on(devices, config, dataset):
+    return all_parts.build(
+        config, dataset.image, dataset.classes, jax.devices()[:devices]
     )
-    batches = make_batches(dataset.valid, dataset.mean_C, dataset.std_C, 8)
-    archs, seeds = population(space, 2), np.array([5, 9], np.int32)
-    config = TINY.retrain.train
-    both = make_retrain(config, TINY.data, target, mesh_of(2))
-    alone = make_retrain(config, TINY.data, target, mesh_of(1))
-    key = jax.random.key(0)
-    together, _ = both(key, images, batches, batches, archs, seeds)
+
+
+def test_a_run_goes_on_with_other_devices_and_another_chunk(tmp_path):
+    """Two devices, three candidates side by side, finish what four devices began."""
+    config = tiny("nasbench201", "shared")
+    whole = Run(tmp_path / "whole", config)
+    whole.train()
+    space = whole.parts.searched.space
+    drawn = population(space, 40)
+    archs = [space.to_string(row(drawn, i)) for i in range(40)]
+    known = whole.score(archs[:10]).to_pylist()
+
+    last = shutil.ignore_patterns(str(config.train.steps))
+    workdir = shutil.copytree(whole.workdir, tmp_path / "run", ignore=last)
+    chunk = dataclasses.replace(config, execution=ExecutionConfig(chunk=3))
+    other = Run(workdir, chunk)
+    other.parts = parts_on(2, chunk, other.dataset)
+    assert_close(other.train(), whole.phi, atol=1e-7)
+    text = (workdir / "metrics.jsonl").read_text()
+    steps = [json.loads(line)["step"] for line in text.splitlines()]
+    assert steps == [2, 4, 6, 8, 8]
+
+    found = other.score(archs).to_pylist()
+    expected = whole.score(archs).to_pylist()
+    assert [r["id"] for r in found] == [r["id"] for r in expected]
+    assert found[:10] == known
+    np.testing.assert_allclose(
+        [r["loss"] for r in found], [r["loss"] for r in expected], rtol=1e-4
+    )
+    assert Run(workdir).parts.chunk == 3
+
+
+def test_retraining_does_not_depend_on_company(dataset):
+    images, valid = images_of(dataset), validation(dataset)
+
+    def retrain(devices, archs, ids):
+        parts = parts_on(devices, TINY, dataset)
+        return FromScratch(parts, images, valid, valid)(archs, ids)
+
+    archs = population(family("memory_bank")[0], 2)
+    ids = np.array([5, 9], np.uint64) << np.uint64(40)
+    together = retrain(2, archs, ids)
     for i in range(2):
-        one, _ = alone(
-            key,
-            images,
-            batches,
-            batches,
-            jax.tree.map(lambda x, i=i: x[i : i + 1], archs),
-            seeds[i : i + 1],
-        )
-        np.testing.assert_array_equal(one.loss[0], together.loss[i])
+        part = slice(i, i + 1)
+        alone = retrain(1, row(archs, part), ids[part])
+        assert alone.valid.loss[0] == together.valid.loss[i]
 
 
 def test_at_least_ten_batches(dataset):
-    batches = make_batches(dataset.test, dataset.mean_C, dataset.std_C, 64)
-    assert batches.y_TxB.shape == (10, 36)
+    few = Split(*(v[:15] for v in dataset.valid))
+    moments = dataset.mean_C, dataset.std_C
+    assert make_batches(dataset.test, *moments, 64).y_TxB.shape == (10, 36)
     with pytest.raises(UserError, match=r"data\.valid"):
-        make_batches(
-            data.Split(*(v[:15] for v in dataset.valid)),
-            dataset.mean_C,
-            dataset.std_C,
-            64,
-        )
+        make_batches(few, *moments, 64)
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), 50.0])

@@ -1,18 +1,22 @@
-"""Candidates in pieces: the table is the same however they come, and its best rows and Pareto fronts are right."""
+"""Candidates in pieces: the table is the same however they come.
 
-import dataclasses
+Its best rows and Pareto fronts are right.
+"""
 
 import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny import TINY
+from helpers import row
+from tiny import tiny
 
-from jaxhypernas import run as runs
 from jaxhypernas.archs.population import BATCH, concatenate, rows, size
-from jaxhypernas.cli import main as cli
+from jaxhypernas.cli.main import main
+from jaxhypernas.programs import populations, verbs
+from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.run import Run
+from jaxhypernas.search.budget import within
 from jaxhypernas.store.score_table import (
     COLUMNS,
     COUNTS,
@@ -29,34 +33,47 @@ class KilledError(Exception):
     """In the middle of scoring."""
 
 
-@pytest.fixture
-def asked():
-    """The ids of the candidates that went to the scorer, call by call."""
-    return []
+class Stream(Run):
+    """A run whose scores cost nothing, and which dies after so many calls."""
 
+    def __init__(self, workdir, space="ghn", dies=None, piece=128):
+        super().__init__(workdir, tiny(space, "shared", "random"))
+        self.asked = []
 
-@pytest.fixture
-def begin(tmp_path, monkeypatch, asked):
-    """``begin(name, space, dies)``: a run with a scorer that costs nothing, and dies after so many calls."""
-
-    def begin(name="run", space="ghn", dies=None):
-        def evaluate(self, population, id_A):
-            if dies is not None and len(asked) >= dies:
+        def evaluate(candidates):
+            if dies is not None and len(self.asked) >= dies:
                 raise KilledError
-            asked.append(id_A)
-            loss_A = (id_A >> np.uint64(44)).astype(np.float32) / 2**20
+            self.asked.append(candidates.id_A)
+            loss_A = (candidates.id_A >> np.uint64(44)).astype(
+                np.float32
+            ) / 2**20
             return Scores(loss_A, 1 - loss_A / 2)
 
-        asked.clear()
-        monkeypatch.setattr(Run, "_evaluate", evaluate)
-        return Run(
-            tmp_path / name,
-            dataclasses.replace(
-                TINY, space=space, generator="shared", strategy="random"
-            ),
+        verbs.begin(self.parts, self.dataset, self.workdir)
+        self.space = self.parts.searched.space
+        self.draw = within(self.space, self.config.search)
+        self.scorer = Scorer(
+            self.space, self.scores, evaluate, lambda rows: piece
         )
 
-    monkeypatch.setattr(cli, "set_up", lambda: None)
+    @property
+    def scored(self):
+        return sum(map(len, self.asked))
+
+    def add(self, population):
+        return self.scorer.score_missing(population)
+
+
+@pytest.fixture
+def begin(tmp_path, monkeypatch):
+    """``begin(name, ...)``: a stream, which the command line finds too."""
+
+    def begin(name="run", **settings):
+        run = Stream(tmp_path / name, **settings)
+        monkeypatch.setattr(verbs, "restore_phi", lambda *_: None)
+        monkeypatch.setattr(verbs, "generated_scorer", lambda *_: run.scorer)
+        return run
+
     return begin
 
 
@@ -64,143 +81,112 @@ def all_rows(run):
     return ScoreTable(run.workdir / "scores").table.read().to_pylist()
 
 
+def strings(run, number):
+    population = run.draw.sample(KEY, number)
+    return [run.space.to_string(row(population, i)) for i in range(number)]
+
+
 @pytest.mark.parametrize("batches", [1, 3, 64])
 def test_a_stream_equals_all_at_once(begin, monkeypatch, batches):
     whole, stream = begin("whole"), begin("stream")
-    expected = whole.add(whole.sample(NUMBER, KEY))
-    monkeypatch.setattr(runs, "PIECE", batches * BATCH)
-    pieces = list(stream.samples(NUMBER, KEY))
-    assert (
-        sum(map(size, pieces)) == NUMBER
-        and max(map(size, pieces)) <= batches * BATCH
-    )
-    np.testing.assert_array_equal(
-        np.concatenate([stream.add(piece) for piece in pieces]), expected
-    )
+    expected = whole.add(whole.draw.sample(KEY, NUMBER))
+    monkeypatch.setattr(populations, "PIECE", batches * BATCH)
+    pieces = list(populations.iter_samples(stream.draw, NUMBER, KEY))
+    assert sum(map(size, pieces)) == NUMBER
+    assert max(map(size, pieces)) <= batches * BATCH
+    ids = np.concatenate([stream.add(piece) for piece in pieces])
+    np.testing.assert_array_equal(ids, expected)
     assert all_rows(stream) == all_rows(whole)
     assert stream.scores.rows(expected).equals(whole.scores.rows(expected))
-    assert [
-        row["id"] for row in whole.score(whole.sample(9, KEY))
-    ] == ids_to_text(expected[:9])
+    found = whole.score(strings(whole, 9))
+    assert found["id"].to_pylist() == ids_to_text(expected[:9])
 
 
 @pytest.mark.parametrize("dies", [0, 3, 5])
-def test_killed_and_restarted_equals_undisturbed(
-    begin, asked, monkeypatch, dies
-):
-    monkeypatch.setattr(runs, "PIECE", 2 * BATCH)
-    whole = begin("whole")
-    for piece in whole.samples(NUMBER, KEY):
-        whole.add(piece)
-    killed = begin("killed", dies=dies)
+def test_killed_and_restarted_equals_undisturbed(begin, monkeypatch, dies):
+    monkeypatch.setattr(populations, "PIECE", 2 * BATCH)
+
+    def score(run):
+        for piece in populations.iter_samples(run.draw, NUMBER, KEY):
+            run.add(piece)
+
+    whole, killed = begin("whole"), begin("killed", dies=dies)
+    score(whole)
     with pytest.raises(KilledError):
-        for piece in killed.samples(NUMBER, KEY):
-            killed.add(piece)
+        score(killed)
     kept = len(killed.scores)
     again = begin("killed")
-    for piece in again.samples(NUMBER, KEY):
-        again.add(piece)
+    score(again)
     assert all_rows(again) == all_rows(whole)
-    assert sum(map(len, asked)) == len(again.scores) - kept
+    assert again.scored == len(again.scores) - kept
 
 
-def test_duplicates_are_scored_once(begin, asked):
+def test_duplicates_are_scored_once(begin):
     run = begin(space="nasbench201")
-    population = run.sample(300, KEY)
-    ids = run.add(
-        concatenate(population, rows(population, slice(None, None, -1)))
-    )
+    population = run.draw.sample(KEY, 300)
+    backwards = rows(population, slice(None, None, -1))
+    ids = run.add(concatenate(population, backwards))
     np.testing.assert_array_equal(ids[:300], ids[:299:-1])
-    assert (
-        sum(map(len, asked)) == len(run.scores) == len(set(ids.tolist())) < 300
-    )
+    assert run.scored == len(run.scores) == len(set(ids.tolist())) < 300
     run.add(population)
-    assert sum(map(len, asked)) == len(run.scores)
+    assert run.scored == len(run.scores)
 
 
-def test_shards_grow_with_the_table(begin, monkeypatch):
-    monkeypatch.setattr(runs, "SHARE", 2)
-    monkeypatch.setattr(runs, "LEAST", 8)
-    run = begin()
-    run.add(run.sample(NUMBER, KEY))
-    shards = [
-        pq.read_metadata(path).num_rows
-        for path in sorted((run.workdir / "scores").glob("*"))
-    ]
-    least = 8 * jax.device_count()
-    assert (
-        shards[0] == least
-        and max(shards) > 3 * least
-        and sum(shards) == len(run.scores)
-    )
+def test_what_a_scorer_observes(begin):
+    run, told = begin(), []
+    population = run.draw.sample(KEY, 300)
+    run.add(rows(population, slice(100)))
+    known = len(run.scores)
+    run.scorer.score_missing(population, lambda *seen: told.append(seen))
+    assert told[0][1] == 0 and told[0][0] >= known
+    assert sum(scored for _, scored in told) == len(run.scores) - known
+    assert sum(map(sum, told)) == 300
 
 
 def test_sixteen_bytes_of_each_candidate(begin):
     run = begin()
-    run.add(run.sample(NUMBER, KEY))
+    run.add(run.draw.sample(KEY, NUMBER))
     for scores in (run.scores, ScoreTable(run.workdir / "scores")):
-        assert sum(
-            getattr(x, "nbytes", 0) for x in vars(scores).values()
-        ) == 16 * len(scores)
+        sizes = [getattr(x, "nbytes", 0) for x in vars(scores).values()]
+        assert sum(sizes) == 16 * len(scores)
 
 
 def test_the_whole_space(begin, tmp_path):
-    run, out = begin(space="nasbench201"), tmp_path / "all.parquet"
-    cli.main(
-        ["score", "--workdir", str(run.workdir), "--all", "--out", str(out)]
-    )
+    run, out = begin(space="nasbench201", piece=10**4), tmp_path / "all.parquet"
+    workdir = str(run.workdir)
     assert (
-        len(ScoreTable(run.workdir / "scores"))
-        == len(set(pq.read_table(out)["arch"].to_pylist()))
-        == 6_466
+        main(["score", "--workdir", workdir, "--all", "--out", str(out)]) == 0
     )
-    assert pq.read_metadata(out).num_rows == 15_625
-    population = concatenate(*run.everything()[0])
-    assert (
-        len(
-            {
-                run.space.to_string(rows(population, i))
-                for i in range(size(population))
-            }
-        )
-        == 15_625
-    )
+    archs = pq.read_table(out)["arch"].to_pylist()
+    assert len(ScoreTable(run.workdir / "scores")) == len(set(archs)) == 6_466
+    assert len(archs) == 15_625
+    population = concatenate(*populations.iter_all(run.space))
+    texts = {run.space.to_string(row(population, i)) for i in range(15_625)}
+    assert len(texts) == 15_625
+
+
+def write_archs(file, archs):
+    if file.suffix == ".parquet":
+        columns = {"n": range(len(archs)), "arch": archs}
+        pq.write_table(pa.table(columns), file)
+    elif file.suffix == ".csv":
+        file.write_text("arch,n\n" + "".join(f'"{s}",1\n' for s in archs))
+    else:
+        file.write_text("".join(f"{s}\n\n" for s in archs))
 
 
 @pytest.mark.parametrize("kind", ["txt", "csv", "parquet"])
 def test_files_are_read_in_pieces(begin, tmp_path, monkeypatch, kind):
-    run, file, out = (
-        begin(),
-        tmp_path / f"archs.{kind}",
-        tmp_path / "out.parquet",
-    )
-    population = run.sample(150, KEY)
-    strings = [run.space.to_string(rows(population, i)) for i in range(150)]
-    monkeypatch.setattr(runs, "PIECE", BATCH)
-    if kind == "parquet":
-        pq.write_table(pa.table({"n": range(150), "arch": strings}), file)
-    else:
-        head = "arch,n\n" if kind == "csv" else ""
-        file.write_text(
-            head
-            + "".join(
-                f'"{s}",1\n' if kind == "csv" else f"{s}\n\n" for s in strings
-            )
-        )
-    cli.main(
-        [
-            "score",
-            "--workdir",
-            str(run.workdir),
-            "--archs",
-            str(file),
-            "--out",
-            str(out),
-        ]
-    )
+    run = begin()
+    file, out = tmp_path / f"archs.{kind}", tmp_path / "out.parquet"
+    archs = strings(run, 150)
+    monkeypatch.setattr(populations, "PIECE", BATCH)
+    write_archs(file, archs)
+    words = ["score", "--workdir", run.workdir, "--archs", file, "--out", out]
+    assert main(list(map(str, words))) == 0
     written = pq.read_table(out)
     assert written.column_names == list(COLUMNS[1:])
-    assert written["arch"].to_pylist() == strings
+    assert written["arch"].to_pylist() == archs
 
 
 @pytest.fixture
@@ -220,118 +206,80 @@ def scores(tmp_path):
             **columns,
         }
     )
-    scored = ScoreTable(tmp_path / "run" / "scores")
+    scores = ScoreTable(tmp_path / "run" / "scores")
     for start in range(0, 600, 97):
-        scored.append(table.slice(start, 97))
-    return scored
+        scores.append(table.slice(start, 97))
+    return scores
+
+
+def beats(a, b, count):
+    """Whether a is as good as b in loss and count, and better in one."""
+    pairs = [(a[name], b[name]) for name in ("loss", count)]
+    return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
 
 
 @pytest.mark.parametrize("limits", [(0, 0), (150, 0), (200, 90)])
 def test_best_and_pareto_against_brute_force(scores, limits):
-    kept = [row for row in scores.table.read().to_pylist() if all(
-        not limit or row[name] <= limit for name, limit in zip(COUNTS, limits, strict=False)
-    )]  # fmt: skip
-    order = sorted(
-        kept,
-        key=lambda row: (np.nan_to_num(row["loss"], nan=np.inf), row["id"]),
-    )
+    max_params, max_flops = (limit or np.inf for limit in limits)
+    kept = [
+        row
+        for row in scores.table.read().to_pylist()
+        if row["params"] <= max_params and row["flops"] <= max_flops
+    ]
+
+    def worth(row):
+        return np.nan_to_num(row["loss"], nan=np.inf), row["id"]
+
+    order = sorted(kept, key=worth)
     assert scores.best(30, *limits).to_pylist() == order[:30]
     whole = scores.best(10**6, *limits)
     assert whole["id"].to_pylist() == [row["id"] for row in order]
+    finite = [row for row in kept if np.isfinite(row["loss"])]
     for count in COUNTS:
         front = [
             row["id"]
-            for row in kept
-            if np.isfinite(row["loss"])
-            and not any(
-                other["loss"] <= row["loss"]
-                and other[count] <= row[count]
-                and (other["loss"] < row["loss"] or other[count] < row[count])
-                for other in kept
-            )
+            for row in finite
+            if not any(beats(other, row, count) for other in finite)
         ]
         found = scores.pareto(count, *limits)
-        assert (
-            sorted(found["id"].to_pylist()) == sorted(front) and len(front) > 1
-        )
-        assert (np.diff(found[count].to_numpy()) >= 0).all() and (
-            np.diff(found["loss"].to_numpy()) <= 0
-        ).all()
+        assert sorted(found["id"].to_pylist()) == sorted(front)
+        assert len(front) > 1
+        assert (np.diff(found[count].to_numpy()) >= 0).all()
+        assert (np.diff(found["loss"].to_numpy()) <= 0).all()
 
 
 def test_rows_and_losses_by_id(scores):
     whole = scores.table.read()
     order = np.random.default_rng(1).integers(0, 600, 50)
     ids = ids_from_text([whole["id"][i].as_py() for i in order])
+    loss = whole["loss"].to_numpy()
+    # A NaN does not equal itself, but its text does.
+    expected = repr(whole.take(order).to_pylist())
     for table in (scores, ScoreTable(scores.table.directory)):
-        assert repr(table.rows(ids).to_pylist()) == repr(
-            whole.take(order).to_pylist()
-        )  # NaN is not itself
+        assert repr(table.rows(ids).to_pylist()) == expected
         np.testing.assert_array_equal(
-            table.loss(ids), whole["loss"].to_numpy()[order].astype(np.float32)
+            table.loss(ids), loss[order].astype(np.float32)
         )
-        assert (
-            table.known(ids).all() and not table.known(ids + np.uint64(1)).any()
-        )
-        assert table.lowest == np.float32(np.nanmin(whole["loss"].to_numpy()))
+        assert table.known(ids).all()
+        assert not table.known(ids + np.uint64(1)).any()
+        assert table.lowest == np.float32(np.nanmin(loss))
 
 
-def test_top(scores, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "set_up", lambda: None)
-    words = [
-        "top",
-        "--workdir",
-        str(tmp_path / "run"),
-        "--out",
-        str(tmp_path / "out.parquet"),
-    ]
+def test_top(scores, tmp_path, capsys):
+    out = tmp_path / "out.parquet"
+    words = ["top", "--workdir", str(tmp_path / "run"), "--out", str(out)]
     for more, expected in (
         (["--number", "7", "--max-flops", "99"], scores.best(7, 0, 99)),
         (["--pareto", "live_flops"], scores.pareto("live_flops")),
     ):
-        cli.main([*words, *more])
-        lines = capsys.readouterr().out.splitlines()
-        assert [
-            line[line.index("arch ") :] for line in lines[1:-1]
-        ] == expected["arch"].to_pylist()
-        assert pq.read_table(tmp_path / "out.parquet").equals(expected)
+        assert main([*words, *more]) == 0
+        lines = capsys.readouterr().out.splitlines()[1:-1]
+        shown = [line[line.index("arch ") :] for line in lines]
+        assert shown == expected["arch"].to_pylist()
+        assert pq.read_table(out).equals(expected)
 
 
-MISTAKES = {
-    "two sources": (["score", "--random", "3", "--all"], "--all"),
-    "no list of all": (["score", "--all"], "all: architectures of ghn"),
-    "unknown count": (["top", "--pareto", "size"], "pareto"),
-    "nothing scored": (["top"], "no scores"),
-    "no such run": (["top", "--workdir", "nowhere"], "no scores"),
-    "number": (["top", "--number", "0"], "number"),
-    "out": (["top", "--out", "no/such/place.parquet"], "out"),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line(begin, capsys, mistake):
-    words, said = MISTAKES[mistake]
-    workdir = (
-        [] if "--workdir" in words else ["--workdir", str(begin().workdir)]
-    )
-    with pytest.raises(SystemExit) as stop:
-        cli.main([*words, *workdir])
-    line = capsys.readouterr().err.strip()
-    assert (
-        stop.value.code == 2
-        and "\n" not in line
-        and said in line
-        and "Traceback" not in line
-    )
-
-
-def test_limits_that_nothing_meets(scores, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "set_up", lambda: None)
-    monkeypatch.setattr(
-        ScoreTable, "_by_id", lambda self, name: np.full(len(self), 5)
-    )
-    with pytest.raises(SystemExit):
-        cli.main(
-            ["top", "--workdir", str(tmp_path / "run"), "--max-params", "4"]
-        )
+def test_limits_that_no_candidate_meets(scores, tmp_path, capsys):
+    words = ["top", "--workdir", str(tmp_path / "run"), "--max-params", "-1"]
+    assert main(words) == 2
     assert "none of 600" in capsys.readouterr().err

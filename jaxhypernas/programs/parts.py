@@ -11,10 +11,12 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxhypernas.config.config import REGISTRIES, Config
+from jaxhypernas.config import Config
 from jaxhypernas.execution.choice import choose
 from jaxhypernas.execution.mesh import make_mesh
 from jaxhypernas.families import FAMILIES
+from jaxhypernas.generators import GENERATORS
+from jaxhypernas.search import STRATEGIES
 from jaxhypernas.types import (
     Generator,
     ImageShape,
@@ -119,7 +121,7 @@ def build(
         family = FAMILIES[config.names["space"]]
         space, target = family.build(settings, image, classes)
         chunk, form, target = choose(config.execution, target, platform)
-        plugin = REGISTRIES["generator"][config.names["generator"]]
+        plugin = GENERATORS[config.names["generator"]]
         generator = plugin.build(config.generator, space, target)
         return Networks(space, target, generator), chunk, form
 
@@ -136,7 +138,7 @@ def build(
         trained, _, _ = networks(train_config)
         _check_same_parameters(config, searched.generator, trained.generator)
 
-    plugin = REGISTRIES["strategy"][config.names["strategy"]]
+    plugin = STRATEGIES[config.names["strategy"]]
     strategy = plugin.build(config.strategy, searched.space, config.search)
     return Parts(
         config=config,

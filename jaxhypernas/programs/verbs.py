@@ -119,11 +119,9 @@ def restore_phi(parts: Parts, workdir: Path) -> Params:
         with Checkpoints(directory) as checkpoints:
             like = training.abstract_state(parts, parts.replicated_here)
             restored = checkpoints.restore(like)
-    done = 0
-    if restored is not None:
-        done, state = restored
+    done, state = restored or (0, None)
     steps = parts.config.train.steps
-    if done < steps:
+    if state is None or done < steps:
         raise UserError(
             f"workdir: {workdir} has {done} of {steps} training steps: run "
             f"jaxhypernas train --workdir {workdir}"

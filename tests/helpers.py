@@ -1,0 +1,60 @@
+"""What many tests use: populations, comparisons, meshes of a few devices."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from jaxhypernas.execution.mesh import ARCH, DATA
+from jaxhypernas.types import Arch, Space
+
+
+def population(space: Space, number: int, seed: int = 0) -> Arch:
+    """Random architectures, NumPy arrays with a leading axis."""
+    keys = jax.random.split(jax.random.key(seed), number)
+    sample = jax.jit(jax.vmap(lambda key: space.sample(key, 1.0)))
+    return jax.tree.map(np.asarray, sample(keys))
+
+
+def row(tree: Any, index: int) -> Any:
+    """One candidate of a population."""
+    return jax.tree.map(lambda x: np.asarray(x)[index], tree)
+
+
+def stack(trees: list) -> Any:
+    """A population of some candidates."""
+    return jax.tree.map(lambda *x: np.stack(x), *trees)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two pytrees are equal bit for bit."""
+    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(x, y, equal_nan=True) for x, y in leaves)
+
+
+def assert_same(a: Any, b: Any) -> None:
+    """Fails if two pytrees differ in a bit."""
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def assert_close(
+    a: Any, b: Any, rtol: float = 1e-4, atol: float = 1e-6
+) -> None:
+    """Fails if two pytrees differ by more than a share of each leaf's largest value."""
+
+    def close(x: Any, y: Any) -> None:
+        largest = np.abs(y).max(initial=0.0)
+        np.testing.assert_allclose(x, y, rtol=0, atol=atol + rtol * largest)
+
+    jax.tree.map(close, a, b)
+
+
+def mesh_of(devices: int) -> Mesh:
+    """A mesh over the first devices, each with candidates of its own."""
+    return jax.make_mesh(
+        (devices, 1),
+        (ARCH, DATA),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=jax.devices()[:devices],
+    )
