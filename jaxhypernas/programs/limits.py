@@ -16,7 +16,7 @@ from jaxhypernas.config.sections import TrainConfig
 from jaxhypernas.data import batches
 from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.programs.parts import Parts
-from jaxhypernas.programs.training import segment_length, train_program
+from jaxhypernas.programs.training import check_batch, segment_length
 from jaxhypernas.types import UserError
 
 
@@ -39,7 +39,7 @@ def check(parts: Parts, dataset: Dataset) -> None:
         batches.batch_shape(split.size, config.score.batch)
     _check_memory(parts)
     if parts.searched.generator.trained:
-        train_program(parts)
+        check_batch(parts)
     for place, train, steps in _trainings(parts):
         _check_order(place, train, steps, dataset.source.size)
     if config.search.max_params or config.search.max_flops:

@@ -146,15 +146,9 @@ def train_program(parts: Parts) -> jax.stages.Wrapped:
     Raises:
         UserError: The images of a batch do not divide among the devices that share it.
     """
+    check_batch(parts)
     config = parts.config.train
     mesh = parts.mesh
-    shared = mesh.shape[DATA]
-    if config.batch % shared:
-        raise UserError(
-            f"train.batch: {config.batch} must be a multiple of the {shared} devices "
-            f"that share it: set it to {-(-config.batch // shared) * shared}, or "
-            f"train.architectures to a multiple of {mesh.size}"
-        )
     per_device = config.architectures // mesh.shape[ARCH]
     most = min(parts.chunk, per_device)
     chunk = max(c for c in range(1, most + 1) if per_device % c == 0)
@@ -186,6 +180,25 @@ def train_program(parts: Parts) -> jax.stages.Wrapped:
         segment_length(parts.config),
     )
     return jax.jit(run)
+
+
+def check_batch(parts: Parts) -> None:
+    """Checks that the images of a batch divide among the devices that share it.
+
+    Args:
+        parts: The parts of the run.
+
+    Raises:
+        UserError: They do not.
+    """
+    batch = parts.config.train.batch
+    shared = parts.mesh.shape[DATA]
+    if batch % shared:
+        raise UserError(
+            f"train.batch: {batch} must be a multiple of the {shared} devices that "
+            f"share it: set it to {-(-batch // shared) * shared}, or "
+            f"train.architectures to a multiple of {parts.mesh.size}"
+        )
 
 
 def images_on(

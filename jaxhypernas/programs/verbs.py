@@ -68,7 +68,7 @@ def train(parts: Parts, dataset: Dataset, workdir: Path) -> Params:
         )
     config = parts.config.train
     # A setting that does not fit must not wait for a checkpoint to be read.
-    training.train_program(parts)
+    training.check_batch(parts)
     metrics = Metrics(workdir)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         like = training.abstract_state(parts, parts.replicated)
