@@ -1,7 +1,7 @@
-"""Networks of cells, written plainly: Flax layers called one after the other, built from an architecture's string.
+"""Networks of cells, written plainly: Flax layers, built from an architecture's string.
 
-Written from the papers' definitions and the documented layout of the weights; shares no code with what it is compared
-to. One architecture, no padding, no branches on arrays.
+Written from the papers' definitions and the documented layout of the weights. The code
+under test shares nothing with it. One architecture, no padding, no branches on arrays.
 """
 
 import re
@@ -122,7 +122,7 @@ def parse(space: str, text: str) -> list[Node]:
 
 
 def assert_valid(space: str, text: str, nodes: int) -> None:
-    """The string is an architecture with every node present (NAS-Bench-201: or none)."""
+    """The string is an architecture; only NAS-Bench-201 may lack nodes."""
     rules, found = RULES[space], parse(space, text)
     assert len(found) == nodes
     if space == "nasbench201":
@@ -147,7 +147,10 @@ def output(space: str, nodes: list[Node]) -> list[int]:
 
 
 def live(space: str, nodes: list[Node]) -> tuple[list[bool], set[int]]:
-    """Whether each node lies on a path from an input to the output, found path by path; and the inputs that do."""
+    """Whether each node lies on a path from an input to the output; such inputs.
+
+    Found by walking every path.
+    """
     alive, inputs = [False] * len(nodes), set()
 
     def walk(state, path):
@@ -167,7 +170,7 @@ def live(space: str, nodes: list[Node]) -> tuple[list[bool], set[int]]:
 def edges(
     space: str, nodes: list[Node]
 ) -> tuple[list[tuple[str, ...]], set[tuple[int, int]]]:
-    """The graph: what each node is (inputs, nodes, output), and its edges (to, from); without absent nodes."""
+    """The graph without absent nodes: each node's kind, and the edges (to, from)."""
     first, last = RULES[space].inputs, RULES[space].inputs + len(nodes)
     makers = {s: [s] for s in range(first)}
     for n, node in enumerate(nodes):
@@ -194,7 +197,7 @@ def edges(
 
 @dataclass
 class Tally:
-    """Parameters (BatchNorm's pairs, too) and multiply-adds of the layers that ran; all and live."""
+    """Weights (BatchNorm's pairs, too) and multiply-adds that ran: all, live."""
 
     on: bool = True
     counts: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
@@ -239,7 +242,7 @@ class Conv(nnx.Module):
 
 
 class BatchNorm(nnx.Module):
-    """By the batch's statistics; counted with the scale and the shift that it doesn't have."""
+    """By the batch's statistics; counted with a scale and a shift that it lacks."""
 
     def __init__(self, tally: Tally):
         self.tally = tally
@@ -428,7 +431,7 @@ def logits(space: str, text: str, theta, x):
 def counts(
     space: str, text: str, theta, image: tuple[int, int, int]
 ) -> tuple[int, ...]:
-    """Parameters, multiply-adds, and both on live paths, by the sizes of the arrays that take part."""
+    """Parameters, multiply-adds, and both on live paths: sizes of the arrays in use."""
     tally = []
 
     def run(theta, x):

@@ -1,6 +1,6 @@
 """Spaces of cells whose nodes read some earlier states and apply some ops.
 
-`ghn`, `pnas` and `one_shot` are such spaces; `experiments/own_space` shows how to make
+`ghn`, `pnas` and `one_shot` are such spaces; `experiments/plugins/residual.py` makes
 a space of your own.
 """
 
