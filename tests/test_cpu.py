@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from tiny import NEEDS_COMPILER
 
-from jaxhypernas.execution.candidates import ExecutionConfig, choose
-from jaxhypernas.numerics import cpu, nn
-from jaxhypernas.spaces.cells import CellArch, CellStructure
-from jaxhypernas.targets import cell
-from jaxhypernas.targets.ops import OPS
+from jaxhypernas.archs.cells import CellArch, CellStructure
+from jaxhypernas.archs.sizes import CellConfig
+from jaxhypernas.execution.choice import choose
+from jaxhypernas.execution.config import ExecutionConfig
+from jaxhypernas.numerics import cpu
+from jaxhypernas.numerics.normalisation import conv_norm
+from jaxhypernas.targets.cell import cell_network
+from jaxhypernas.targets.cell_forms import branching, native
+from jaxhypernas.targets.ops import OPS, convolutions, separable
 from jaxhypernas.types import UserError
 
 pytestmark = NEEDS_COMPILER
@@ -33,9 +37,8 @@ def close(actual, expected):
     for a, e in zip(
         jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True
     ):
-        np.testing.assert_allclose(
-            a, e, rtol=1e-9, atol=1e-9 * (1 + np.abs(e).max())
-        )
+        atol = 1e-9 * (1 + np.abs(e).max())
+        np.testing.assert_allclose(a, e, rtol=1e-9, atol=atol)
         assert not np.asarray(a)[np.asarray(e) == 0].any()
 
 
@@ -65,7 +68,7 @@ def test_conv_norm_is_xlas(image, outputs, kernel, stride, relu):
         return y, pull(normal(2, *y.shape))
 
     found, expected = (
-        jax.jit(partial(run, f))(x, w) for f in (cpu.conv_norm, nn.conv_norm)
+        jax.jit(partial(run, f))(x, w) for f in (cpu.conv_norm, conv_norm)
     )
     close(found, expected)
     single = cpu.conv_norm(
@@ -109,15 +112,12 @@ def cells(structure, arch, C=6):
         )
         return y, pull(normal(99, *y.shape))
 
-    return [
-        jax.jit(partial(run, of))(w, inputs)
-        for of in (cell._native, cell._branching)
-    ]
+    return [jax.jit(partial(run, of))(w, inputs) for of in (native, branching)]
 
 
 @pytest.mark.parametrize("name", OPS)
 def test_cells_of_every_op_are_xlas(name):
-    """One node that reads two states, one that reads the first's, one that applies nothing."""
+    """Three nodes: of two states, of the first node's state, and without an op."""
     structure = CellStructure(
         ("skip_connect", name), 2, (2, 3, 4), 2, 1, "projected"
     )
@@ -132,9 +132,21 @@ def test_cells_of_every_op_are_xlas(name):
     assert not found[0][..., -6:].any()  # nothing
 
 
+@pytest.mark.parametrize(
+    "op", [separable(3, 5), separable(3, 6, 2), convolutions(*[(3, 3)] * 9)]
+)
+def test_an_op_has_any_number_of_layers(op, monkeypatch):
+    monkeypatch.setitem(OPS, "deep", op)
+    structure = CellStructure(("deep",), 1, (1, 2), 1, 1, "residual")
+    read = np.array([[1, 0, 0], [0, 1, 0]], np.int32)
+    arch = CellArch(np.ones((2, 1), np.int32), read, np.array([0, 1, 1]))
+    found, expected = cells(structure, arch, C=5)
+    close(found, expected)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_paths_dropped_at_random(seed):
-    """Several ops of a node, several nodes that write a state, nodes left without anything to read."""
+    """Nodes with several ops, states with several writers, nodes that read nothing."""
     ops = ("nor_conv_3x3", "max_pool_3x3", "skip_connect", "sep_conv_3x3")
     structure = CellStructure(ops, 1, (1, 1, 2, 3), 4, 4, "residual")
     rng = np.random.default_rng(seed)
@@ -151,7 +163,7 @@ def test_paths_dropped_at_random(seed):
 
 def test_without_a_compiler_cells_branch(monkeypatch):
     structure = CellStructure(("nor_conv_3x3",), 1, (1,), 1, 1, "residual")
-    target = cell.cell_network(structure, cell.CellConfig(4, 1), (8, 8, 3), 2)
+    target = cell_network(structure, CellConfig(4, 1), (8, 8, 3), 2)
     assert choose(ExecutionConfig(), target, "cpu")[:2] == (1, "native")
     monkeypatch.setattr(cpu, "available", lambda: False)
     assert choose(ExecutionConfig(), target, "cpu") == (1, "branch", target)

@@ -9,7 +9,22 @@ import pytest
 from flax import linen
 from jax import lax
 
-from jaxhypernas.numerics import nn
+from jaxhypernas.numerics.convolution import conv, depthwise_conv
+from jaxhypernas.numerics.convolution_forms import as_matrix
+from jaxhypernas.numerics.dynamic_convolution import crop, dynamic_conv
+from jaxhypernas.numerics.losses import cross_entropy
+from jaxhypernas.numerics.normalisation import (
+    affine_norm,
+    batch_norm,
+    conv_affine_norm,
+    conv_norm,
+)
+from jaxhypernas.numerics.pooling import (
+    average_pool,
+    average_pool_3x3,
+    max_pool_3x3,
+    mean_of_corners,
+)
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -29,7 +44,7 @@ def close(actual, expected):
         np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-4)
 
 
-# --- conv ------------------------------------------------------------------------------------------------------------
+# --- conv ---------------------------------------------------------------------
 
 
 def native(x, w, stride=1):
@@ -47,7 +62,7 @@ def test_conv_equals_the_native_one(K, stride):
         g = normal(2, 2, -(-H // stride), -(-W // stride), 4)
         run = partial(jax.jit, static_argnums=0)(value_and_gradients)
         close(
-            run(partial(nn.conv, stride=stride), x, w, g),
+            run(partial(conv, stride=stride), x, w, g),
             run(partial(native, stride=stride), x, w, g),
         )
 
@@ -56,7 +71,7 @@ def test_conv_equals_the_native_one(K, stride):
 def test_conv_under_vmap_is_a_loop(stride):
     x, w = normal(0, 3, 2, 7, 6, 2), normal(1, 3, 3, 3, 2, 4)
     g = normal(2, 3, 2, *(-(-n // stride) for n in (7, 6)), 4)
-    f = jax.jit(partial(value_and_gradients, partial(nn.conv, stride=stride)))
+    f = jax.jit(partial(value_and_gradients, partial(conv, stride=stride)))
     loop = [
         jnp.stack(part)
         for part in zip(
@@ -73,7 +88,7 @@ def test_conv_under_vmap_is_a_loop(stride):
 def test_conv_by_finite_differences():
     x, w = normal(0, 1, 5, 4, 2), normal(1, 3, 3, 2, 2)
     jax.test_util.check_grads(
-        partial(nn.conv, stride=2),
+        partial(conv, stride=2),
         (x, w),
         order=1,
         modes=["rev"],
@@ -82,7 +97,7 @@ def test_conv_by_finite_differences():
     )
 
 
-# --- dynamic_conv ----------------------------------------------------------------------------------------------------
+# --- dynamic_conv -------------------------------------------------------------
 
 K, H, W, EXTENT = 5, 6, 7, 13
 PAIRS = [(k, d) for k in (1, 3, 5) for d in (1, 2, 3)]
@@ -106,14 +121,14 @@ def cropped(x, w, kernel, dilation):
 
 def native_form(x, w, kernel, dilation):
     """As compiled for other platforms than CPU."""
-    return native(x, nn._crop(w, kernel, dilation, EXTENT))
+    return native(x, crop(w, kernel, dilation, EXTENT))
 
 
 def dynamic_form(x, w, kernel, dilation):
-    return nn.dynamic_conv(x, w, kernel, dilation, EXTENT)
+    return dynamic_conv(x, w, kernel, dilation, EXTENT)
 
 
-FORMS = {"taps": dynamic_form, "native": native_form, "matrix": nn._as_matrix}
+FORMS = {"taps": dynamic_form, "native": native_form, "matrix": as_matrix}
 X, WEIGHT, G = (
     normal(0, 2, H, W, 3),
     normal(1, K, K, 3, 4),
@@ -226,7 +241,7 @@ def test_weights_outside_the_centre_are_not_read(form):
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_other_platforms_get_a_native_convolution(platform):
-    """In the program lowered for them there is one convolution and no loop; on CPU it is the other way round."""
+    """Programs for accelerators have one convolution and no loop; for CPU a loop."""
 
     def text(platform):
         traced = jax.jit(dynamic_form).trace(X, WEIGHT, *SETTINGS[0])
@@ -240,7 +255,7 @@ def test_other_platforms_get_a_native_convolution(platform):
     ) and "stablehlo.while" in text("cpu")
 
 
-# --- depthwise_conv and pools ----------------------------------------------------------------------------------------
+# --- depthwise_conv and pools -------------------------------------------------
 
 
 def grouped(x, w, dilation=1):
@@ -269,7 +284,7 @@ def test_depthwise_conv_equals_a_grouped_one(kernel, dilation):
         )
         run = partial(jax.jit, static_argnums=0)(value_and_gradients)
         close(
-            run(partial(nn.depthwise_conv, dilation=dilation), x, w, g),
+            run(partial(depthwise_conv, dilation=dilation), x, w, g),
             run(partial(grouped, dilation=dilation), x, w, g),
         )
 
@@ -281,7 +296,7 @@ def test_depthwise_conv_under_vmap_is_a_loop():
         normal(2, 3, 2, 7, 6, 4),
     )
     f = jax.jit(
-        partial(value_and_gradients, partial(nn.depthwise_conv, dilation=2))
+        partial(value_and_gradients, partial(depthwise_conv, dilation=2))
     )
     loop = [
         jnp.stack(part)
@@ -300,7 +315,7 @@ def test_depthwise_conv_elsewhere_is_a_grouped_one():
 
     def text(platform):
         return (
-            jax.jit(nn.depthwise_conv)
+            jax.jit(depthwise_conv)
             .trace(x, w)
             .lower(lowering_platforms=(platform,))
             .as_text()
@@ -320,9 +335,9 @@ def flax_average(x):
 
 
 POOLS = {
-    "average": (nn.average_pool_3x3, flax_average),
+    "average": (average_pool_3x3, flax_average),
     "max": (
-        nn.max_pool_3x3,
+        max_pool_3x3,
         lambda x: linen.max_pool(x, (3, 3), padding="SAME"),
     ),
 }
@@ -341,16 +356,14 @@ def test_pools_equal_those_of_flax(pool, shape):
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_pools_of_equal_values(pool):
-    """No zero or infinity comes in from outside the image, and gradients of ties add up to what came in."""
+    """Nothing enters from outside the image; gradients of ties add up to their sum."""
     x, g = jnp.full((2, 5, 4, 3), -2.5), normal(1, 2, 5, 4, 3)
-    y, pull = jax.vjp(
-        nn.max_pool_3x3 if pool == "max" else nn.average_pool_3x3, x
-    )
+    y, pull = jax.vjp(max_pool_3x3 if pool == "max" else average_pool_3x3, x)
     np.testing.assert_allclose(y, x, rtol=1e-6)
     np.testing.assert_allclose(pull(g)[0].sum(), g.sum(), rtol=1e-4)
 
 
-# --- the rest --------------------------------------------------------------------------------------------------------
+# --- the rest -----------------------------------------------------------------
 
 
 def test_batch_norm():
@@ -358,13 +371,13 @@ def test_batch_norm():
         normal(0, 8, 5, 6, 3) * jnp.array([1.0, 10.0, 0.1])[None, None, None]
         + 3
     )
-    y, wide = jax.jit(nn.batch_norm)(x), np.asarray(x, np.float64)
+    y, wide = jax.jit(batch_norm)(x), np.asarray(x, np.float64)
     expected = (wide - wide.mean((0, 1, 2))) / np.sqrt(
         wide.var((0, 1, 2)) + 1e-5
     )
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-        jax.jit(nn.batch_norm)(x, 0.5)[..., 0].std(),
+        jax.jit(batch_norm)(x, 0.5)[..., 0].std(),
         (wide.var((0, 1, 2)) / (wide.var((0, 1, 2)) + 0.5))[0] ** 0.5,
         rtol=1e-4,
     )
@@ -372,16 +385,16 @@ def test_batch_norm():
 
 def test_batch_norm_keeps_dead_channels():
     x = normal(0, 4, 5, 6, 3).at[..., 1].set(0)
-    y = nn.batch_norm(x)
+    y = batch_norm(x)
     assert (y[..., 1] == 0).all() and (y[..., 0] != 0).all()
-    gradient = jax.grad(
-        lambda x: (nn.batch_norm(x) * normal(1, *x.shape)).sum()
-    )(x)
+    gradient = jax.grad(lambda x: (batch_norm(x) * normal(1, *x.shape)).sum())(
+        x
+    )
     assert np.isfinite(gradient).all()
 
 
 def test_affine_norm_is_batch_norm():
-    """Results and gradients in float64, of means far from zero and a channel of zeros; in float32 that stays 0."""
+    """In float64, far from zero, with a channel of zeros; in float32 that stays 0."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(8, 5, 6, 3)) * np.array([[[[1, 10, 0]]]]) + np.array(
         [[[[30, -30, 0]]]]
@@ -389,7 +402,7 @@ def test_affine_norm_is_batch_norm():
     w, g = rng.normal(size=(3, 3, 3, 4)), rng.normal(size=(8, 3, 3, 4))
 
     def norm(x):
-        factor, summand = nn.affine_norm(x)
+        factor, summand = affine_norm(x)
         return x * factor + summand
 
     def run(norm, conv_norm, x, w):
@@ -397,13 +410,13 @@ def test_affine_norm_is_batch_norm():
 
     with jax.enable_x64(True):
         found = value_and_gradients(
-            partial(run, norm, nn.conv_affine_norm),
+            partial(run, norm, conv_affine_norm),
             jnp.asarray(x),
             jnp.asarray(w),
             g,
         )
         expected = value_and_gradients(
-            partial(run, nn.batch_norm, nn.conv_norm),
+            partial(run, batch_norm, conv_norm),
             jnp.asarray(x),
             jnp.asarray(w),
             g,
@@ -414,7 +427,7 @@ def test_affine_norm_is_batch_norm():
 
 
 @pytest.mark.parametrize(("H", "W"), [(4, 6), (5, 6), (4, 7), (5, 7), (2, 3)])
-@pytest.mark.parametrize("average_pool", [nn.average_pool, nn._corner_mean])
+@pytest.mark.parametrize("average_pool", [average_pool, mean_of_corners])
 def test_average_pool(average_pool, H, W):
     x = normal(0, 2, H, W, 3)
     expected = np.zeros((2, H // 2, W // 2, 3), np.float32)
@@ -433,9 +446,9 @@ def test_cross_entropy(scale):
     wide -= wide.max(1, keepdims=True)
     log_p = wide - np.log(np.exp(wide).sum(1, keepdims=True))
     np.testing.assert_allclose(
-        nn.cross_entropy(logits, y), -log_p[np.arange(9), y].mean(), rtol=1e-5
+        cross_entropy(logits, y), -log_p[np.arange(9), y].mean(), rtol=1e-5
     )
     gradient = (np.exp(log_p) - np.eye(5)[y]) / 9
     np.testing.assert_allclose(
-        jax.grad(nn.cross_entropy)(logits, y), gradient, atol=1e-6
+        jax.grad(cross_entropy)(logits, y), gradient, atol=1e-6
     )

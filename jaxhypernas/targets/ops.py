@@ -1,6 +1,12 @@
-"""The ops of cells: ReLU, convolution, BatchNorm as published, resolution and channels kept.
+"""The ops of cells, by name, in `OPS`. An op keeps resolution and channels.
 
-BatchNorm uses the statistics of the evaluated batch and has no affine parameters.
+Ops with weights are ReLU, convolution, BatchNorm, as published. BatchNorm uses the
+statistics of the evaluated batch and has no affine parameters.
+
+Add an op of your own with one entry; a space names it in its structure and gives its
+cost in `spaces.cells.OP_COSTS`::
+
+    OPS["sep_conv_9x9"] = separable(9, times=2)
 """
 
 from collections.abc import Callable
@@ -9,104 +15,142 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxhypernas.numerics import nn
+from jaxhypernas.numerics import cpu
+from jaxhypernas.numerics.convolution import depthwise_conv
+from jaxhypernas.numerics.normalisation import batch_norm, conv_norm
+from jaxhypernas.numerics.pooling import average_pool_3x3, max_pool_3x3
+
+Weights = dict[str, jax.Array]
+"""Weights of one op, by name."""
 
 
 class Op(NamedTuple):
-    """An op: shapes of its weights for C channels, kernels with height and width first, and what it computes."""
+    """An op. Only ``shapes`` and ``apply`` are needed; the rest makes it faster."""
 
     shapes: Callable[[int], dict[str, Any]]
-    apply: Callable[
-        [dict[str, jax.Array], jax.Array], jax.Array
-    ]  # (weights, x_BxHxWxC) -> y_BxHxWxC
-    kernel: Callable[[dict[str, jax.Array], int], jax.Array] | None = (
-        None  # (weights, C) -> 3x3xCxC: the op as one
-    )
-    # convolution, with ReLU before it and BatchNorm after it if it has weights; None: it isn't one
-    mean: bool = False  # that convolution adds what the op averages
-    native: tuple[
-        int, ...
-    ] = ()  # the op as numbers for `cpu.cell_states`, its weights in the order of ``shapes``;
-    # none: it isn't there
+    """``shapes(C)``: shapes of its weights for C channels, by name."""
+
+    apply: Callable[[Weights, jax.Array], jax.Array]
+    """``apply(weights, x_BxHxWxC)``: y_BxHxWxC."""
+
+    kernel: Callable[[Weights, int], jax.Array] | None = None
+    """``kernel(weights, C)``: the op as one convolution, w_3x3xCxC. An op with weights
+    has ReLU before the convolution and BatchNorm after it. None: it is no such
+    convolution, and its space has no fused form."""
+
+    mean: bool = False
+    """Whether the convolution gives sums that are divided by `window_count`."""
+
+    native: cpu.NativeOp | None = None
+    """The op in C++, for weights in the order of ``shapes``. None: C++ does not have
+    it, and its space has no native form."""
 
 
-def _conv(*kernels: tuple[int, int]) -> Op:
-    """Convolutions one after the other."""
-    [(height, width), *more] = kernels
+def convolutions(*kernels: tuple[int, int]) -> Op:
+    """Makes an op of dense convolutions, each with ReLU before and BatchNorm after it.
 
-    def kernel(w, C):
-        around = [((3 - n) // 2,) * 2 for n in (height, width)]
-        return jnp.pad(w["conv0"], (*around, (0, 0), (0, 0)))
+    Args:
+        *kernels: Height and width of each kernel, odd.
+
+    Returns:
+        The op.
+    """
+
+    def shapes(C):
+        return {f"conv{i}": (*k, C, C) for i, k in enumerate(kernels)}
 
     def apply(w, x):
         for i in range(len(kernels)):
-            x = nn.conv_norm(x, w[f"conv{i}"], 1, True)
+            x = conv_norm(x, w[f"conv{i}"], 1, True)
         return x
 
-    fits = not more and max(height, width) <= 3
-    native = (3, len(kernels), *(n for k in kernels for n in (0, 0, *k)))
+    def kernel(w, C):
+        height, width = kernels[0]
+        above = (3 - height) // 2
+        left = (3 - width) // 2
+        around = ((above, above), (left, left), (0, 0), (0, 0))
+        return jnp.pad(w["conv0"], around)
+
+    fits = len(kernels) == 1 and max(kernels[0]) <= 3
     return Op(
-        lambda C: {f"conv{i}": (*k, C, C) for i, k in enumerate(kernels)},
+        shapes,
         apply,
-        kernel if fits else None,
+        kernel=kernel if fits else None,
+        native=cpu.layers(*(cpu.Layer(kernel=k) for k in kernels)),
+    )
+
+
+def separable(kernel: int, times: int, dilation: int = 1) -> Op:
+    """Makes an op of separable convolutions: ReLU, depthwise, 1x1, BatchNorm.
+
+    Args:
+        kernel: Height and width of the depthwise kernels, odd.
+        times: Number of separable convolutions, one after the other.
+        dilation: Dilation of the depthwise convolutions.
+
+    Returns:
+        The op.
+    """
+
+    def shapes(C):
+        found = {}
+        for i in range(times):
+            found[f"deep{i}"] = (kernel, kernel, C)
+            found[f"wide{i}"] = (C, C)
+        return found
+
+    def apply(w, x):
+        for i in range(times):
+            x = depthwise_conv(jax.nn.relu(x), w[f"deep{i}"], dilation)
+            x = batch_norm(x @ w[f"wide{i}"])
+        return x
+
+    layer = cpu.Layer(depthwise=kernel, dilation=dilation)
+    return Op(shapes, apply, native=cpu.layers(*[layer] * times))
+
+
+def _without_weights(
+    apply: Callable[[jax.Array], jax.Array],
+    native: cpu.NativeOp,
+    taps_3x3: list[list[int]] | None = None,
+    mean: bool = False,
+) -> Op:
+    def shapes(C):
+        return {}
+
+    def kernel(w, C):
+        taps_3x3x1x1 = jnp.array(taps_3x3, float)[:, :, None, None]
+        return taps_3x3x1x1 * jnp.eye(C)[None, None]
+
+    return Op(
+        shapes,
+        lambda w, x: apply(x),
+        kernel=kernel if taps_3x3 else None,
+        mean=mean,
         native=native,
     )
 
 
-def _separable(kernel: int, times: int, dilation: int = 1) -> Op:
-    """Depthwise and 1x1 convolutions, without BatchNorm between them."""
-
-    def shapes(C):
-        return {
-            f"{name}{i}": s
-            for i in range(times)
-            for name, s in (("deep", (kernel, kernel, C)), ("wide", (C, C)))
-        }
-
-    def apply(w, x):
-        for i in range(times):
-            x = nn.batch_norm(
-                nn.depthwise_conv(jax.nn.relu(x), w[f"deep{i}"], dilation)
-                @ w[f"wide{i}"]
-            )
-        return x
-
-    return Op(
-        shapes, apply, native=(3, times, *(kernel, dilation, 1, 1) * times)
-    )
+def _identity(x: jax.Array) -> jax.Array:
+    return x
 
 
-def _plain(
-    apply: Callable[[jax.Array], jax.Array],
-    kind: int,
-    taps_3x3: list[list[int]] | None = None,
-    mean: bool = False,
-) -> Op:
-    def kernel(w, C):
-        return (
-            jnp.array(taps_3x3, float)[:, :, None, None]
-            * jnp.eye(C)[None, None]
-        )
+_CENTRE = [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+_ALL = [[1, 1, 1]] * 3
 
-    return Op(
-        lambda C: {},
-        lambda w, x: apply(x),
-        kernel if taps_3x3 else None,
-        mean,
-        (kind, 0),
-    )
-
-
-OPS = {
-    "skip_connect": _plain(lambda x: x, 0, [[0, 0, 0], [0, 1, 0], [0, 0, 0]]),
-    "nor_conv_1x1": _conv((1, 1)),
-    "nor_conv_3x3": _conv((3, 3)),
-    "avg_pool_3x3": _plain(nn.average_pool_3x3, 1, [[1, 1, 1]] * 3, mean=True),
-    "max_pool_3x3": _plain(nn.max_pool_3x3, 2),
-    "sep_conv_3x3": _separable(3, 2),
-    "sep_conv_5x5": _separable(5, 2),
-    "sep_conv_7x7": _separable(7, 2),
-    "dil_conv_3x3": _separable(3, 1, 2),
-    "dil_conv_5x5": _separable(5, 1, 2),
-    "conv_1x7_7x1": _conv((1, 7), (7, 1)),
+OPS: dict[str, Op] = {
+    "skip_connect": _without_weights(_identity, cpu.SKIP, _CENTRE),
+    "nor_conv_1x1": convolutions((1, 1)),
+    "nor_conv_3x3": convolutions((3, 3)),
+    "avg_pool_3x3": _without_weights(
+        average_pool_3x3, cpu.AVERAGE_POOL, _ALL, mean=True
+    ),
+    "max_pool_3x3": _without_weights(max_pool_3x3, cpu.MAX_POOL),
+    "sep_conv_3x3": separable(3, 2),
+    "sep_conv_5x5": separable(5, 2),
+    "sep_conv_7x7": separable(7, 2),
+    "dil_conv_3x3": separable(3, 1, 2),
+    "dil_conv_5x5": separable(5, 1, 2),
+    "conv_1x7_7x1": convolutions((1, 7), (7, 1)),
 }
+"""All ops; a cell's structure names those of its space."""

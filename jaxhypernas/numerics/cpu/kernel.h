@@ -68,7 +68,6 @@ struct Kernel {
   }
 };
 
-// Where P positions are read, in pairs that lie `step` apart.
 // Where P positions are read: in pairs, the second `step` behind the first.
 template <class T, int P>
 struct Places {
