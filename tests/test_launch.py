@@ -1,4 +1,4 @@
-"""Commands that files show are commands that the program takes; launch scripts start and restart what they say."""
+"""Commands in files are understood; launch scripts start and restart runs."""
 
 import os
 import re
@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from etils.epath import Path as EPath
 from jax._src.clusters import ClusterEnv
 
-from jaxhypernas.cli import main as cli
+from jaxhypernas.cli.main import understand
+from jaxhypernas.cli.verbs import VERBS
 from jaxhypernas.types import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,11 +24,14 @@ SHOWN = (
     ROOT / "experiments" / "LAUNCH.md",
     *sorted(LAUNCH.iterdir()),
 )
-COMMAND = re.compile(rf"jaxhypernas ({'|'.join(cli.VERBS)})\b")
+COMMAND = re.compile(rf"jaxhypernas ({'|'.join(VERBS)})\b")
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words after ``jaxhypernas`` of all commands in a text: its own lines, inside backticks or quotes."""
+    """The words after ``jaxhypernas`` of all commands in a text.
+
+    A command is a line of its own, or in backticks or quotes.
+    """
     for line in text.replace("\\\n", " ").splitlines():
         for part in re.findall(r"`([^`]*)`", line) or [line]:
             yield from _commands(part)
@@ -44,7 +49,7 @@ def _commands(line: str) -> Iterator[list[str]]:
         elif (
             word.endswith("jaxhypernas")
             and words[i + 1 : i + 2]
-            and words[i + 1] in cli.VERBS
+            and words[i + 1] in VERBS
         ):
             rest = words[i + 1 :]
             end = next(
@@ -55,42 +60,21 @@ def _commands(line: str) -> Iterator[list[str]]:
                 ),
                 len(rest),
             )
-            yield [w for w in rest[:end] if w not in ("$@", "--distributed")]
+            yield [w for w in rest[:end] if w != "$@"]
 
 
-class ParsedError(Exception):
-    """The command is understood: no further."""
-
-
-@pytest.fixture
-def parse(monkeypatch, tmp_path):
-    """Parses a command without running it."""
-    parser = cli._parse
-
-    def stop(*args, **kwargs):
-        parser(*args, **kwargs)
-        raise ParsedError
-
-    monkeypatch.setattr(cli, "_parse", stop)
+@pytest.fixture(autouse=True)
+def no_work_directories(monkeypatch, tmp_path):
+    """Commands are of new runs, wherever their work directories are."""
     monkeypatch.chdir(tmp_path)
-
-    def parse(words):
-        try:
-            cli.VERBS[words[0]][1](words[1:])
-        except (ParsedError, SystemExit):  # --help
-            return
-
-    return parse
+    monkeypatch.setattr(type(EPath()), "exists", lambda path: False)
 
 
 @pytest.mark.parametrize("file", SHOWN, ids=lambda path: path.name)
-def test_commands_in_files_are_understood(file, parse, monkeypatch):
-    monkeypatch.setattr(
-        type(cli.Path()), "exists", lambda path: False
-    )  # on gs:// too, no work directory
+def test_commands_in_files_are_understood(file):
     found = list(commands(file.read_text()))
     for words in found:
-        parse(words)
+        understand(words)
     least = {"README.md": 15, "LAUNCH.md": 4, "slurm.sh": 1, "sky.yaml": 1}
     assert len(found) >= least.get(file.name, 0), found
 
@@ -103,10 +87,10 @@ def test_commands_in_files_are_understood(file, parse, monkeypatch):
         "jaxhypernas search \\\n --preset big  # a comment",
     ],
 )
-def test_a_planted_command_is_refused(line, parse):
+def test_a_planted_command_is_refused(line):
     (words,) = commands(line)
     with pytest.raises(UserError, match=r"workdirs|stepz|preset"):
-        parse(words)
+        understand(words)
 
 
 def program(folder: Path, name: str, script: str) -> None:
@@ -218,7 +202,7 @@ def test_sky_yaml():
 
 @pytest.mark.parametrize("task", [0, 7, 8, 15])
 def test_slurm_variables_number_the_processes(task, monkeypatch):
-    """Two nodes with eight tasks each, as in slurm.sh: JAX gives each the device of its number on its node."""
+    """Two nodes with eight tasks each, as in slurm.sh: a task has one device."""
     variables = {
         "JOB_ID": 7,
         "STEP_NODELIST": "n[03-04]",

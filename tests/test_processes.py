@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tiny import flags, tiny
 
-from jaxhypernas.cli import main as cli
+from jaxhypernas.cli.main import main
 from jaxhypernas.data.dataset import load
 from jaxhypernas.execution.mesh import ARCH, DATA
 from jaxhypernas.hosts import log_filter, processes
@@ -116,11 +116,8 @@ def test_training_equals_that_of_one_process(trained, tmp_path):
 def test_scores_are_those_of_one_process(trained, tmp_path):
     """From a checkpoint of two processes; the tables are equal row by row."""
     alone = shutil.copytree(trained, tmp_path / "one")
-    cli.main(["score", "--workdir", str(alone), "--random", "300"])
+    assert main(["score", "--workdir", str(alone), "--random", "300"]) == 0
     finish(start("score", "--workdir", trained, "--random", 300))
-    assert {
-        path.stem.partition("-")[2] for path in (trained / "scores").iterdir()
-    } == {"", "1"}
     rows = [
         Table(workdir / "scores").read().to_pylist()
         for workdir in (trained, alone)
