@@ -166,8 +166,8 @@ def without_stride(
 def as_matrix(
     x_BxHxWxI: jax.Array,
     w_KxLxIxO: jax.Array,
-    kernel_2: jax.Array | tuple[int, int],
-    dilation_2: jax.Array | tuple[int, int],
+    kernel_2: jax.Array | tuple[int, ...],
+    dilation_2: jax.Array | tuple[int, ...],
     stride: int = 1,
 ) -> jax.Array:
     """Convolves by one product with a matrix from all positions to all positions.

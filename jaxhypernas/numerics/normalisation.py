@@ -65,6 +65,7 @@ def affine_norm(
     """
     mean = x_BxHxWxC.mean((0, 1, 2), keepdims=True)
     square = jnp.square(x_BxHxWxC).mean((0, 1, 2), keepdims=True)
+    # Rounding can make the difference of the two means negative.
     variance = jnp.maximum(square - jnp.square(mean), 0)
     factor = lax.rsqrt(variance + epsilon)
     return factor, -mean * factor

@@ -93,6 +93,7 @@ def _combine_3x3(
     fill: float,
 ) -> jax.Array:
     """``combine`` over 3x3 windows, axis by axis; ``fill`` outside the image."""
+    # Two passes of three are fewer operations than one of nine.
     for axis in (1, 2):
         border = [(int(a == axis), int(a == axis)) for a in range(4)]
         padded = jnp.pad(x_BxHxWxC, border, constant_values=fill)

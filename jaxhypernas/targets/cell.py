@@ -61,6 +61,12 @@ def cell_network(
         head            W*4C x classes
         bias            classes
 
+    Example::
+
+        ops = ("skip_connect", "nor_conv_3x3")
+        chain = CellStructure(ops, 1, (1, 2), 1, 1, "residual", wiring_N=(0, 1))
+        target = cell_network(chain, CellConfig(channels=8), (32, 32, 3), 10)
+
     Args:
         structure: The facts that all cells of the space share; its ops are in
             `ops.OPS`.

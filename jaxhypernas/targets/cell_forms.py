@@ -169,10 +169,11 @@ def _read(
     """The sum of the states that a node reads."""
     if structure.reads == 1:
         return states[node["read"][0]]
-    return sum(
+    weighted = (
         node["weight"][r] * states[node["read"][r]]
         for r in range(structure.reads)
     )
+    return sum(weighted, start=jnp.zeros(states.shape[1:], states.dtype))
 
 
 def _ops(
@@ -276,16 +277,16 @@ def fused(
         )
         return reduce(jnp.add, selected)
 
-    op_NxO = arch.op_NxO.astype(inputs[0].dtype)
-    kernel_Nx3x3xCxC = jax.vmap(kernel)(weights, op_NxO)
+    op_NxO = jnp.asarray(arch.op_NxO)
+    kernel_Nx3x3xCxC = jax.vmap(kernel)(weights, op_NxO.astype(inputs[0].dtype))
     has_weights_O = np.array(
         [bool(op.shapes(C)) for op in ops.values()], np.int32
     )
     is_mean_O = np.array([op.mean for op in ops.values()], np.int32)
-    weighted_N = arch.op_NxO @ has_weights_O > 0
-    mean_N = arch.op_NxO @ is_mean_O > 0
+    weighted_N = op_NxO @ has_weights_O > 0
+    mean_N = op_NxO @ is_mean_O > 0
 
-    states = [*inputs, *[0] * structure.written]
+    states: list[Any] = [*inputs, *[0] * structure.written]
     for state in range(structure.states - 1):
         readers = np.flatnonzero(np.array(structure.wiring_N) == state)
         outputs = _fused_nodes(

@@ -93,7 +93,7 @@ def separable(kernel: int, times: int, dilation: int = 1) -> Op:
     """
 
     def shapes(C):
-        found = {}
+        found: dict[str, tuple[int, ...]] = {}
         for i in range(times):
             found[f"deep{i}"] = (kernel, kernel, C)
             found[f"wide{i}"] = (C, C)

@@ -1,10 +1,10 @@
 """Layers and cells of target networks as C++, for CPU. XLA calls them.
 
-CPU is a platform of the first rank here: searches run on it in minutes. XLA runs a cell
-as many small operations, each of which reads and writes whole activations. In C++ a
-node's ReLU, convolution and BatchNorm pass over an image while it is in cache, and only
-the ops that a node applies are computed. That halves the time of training and scoring
-(README.md has the table).
+CPU is a tier-one platform here: a whole search runs on two cores in minutes. XLA runs a
+cell as many small operations, each of which reads and writes whole activations. In C++
+a node's ReLU, convolution and BatchNorm pass over an image while it is in cache, and
+only the ops that a node applies are computed. That halves the time of training and
+scoring (experiments/LOG.md, "Candidate execution").
 
 The results equal those of `targets.cell_forms.branching` and
 `numerics.normalisation.conv_norm` to rounding, in float32 and float64. Each call runs
