@@ -1,38 +1,64 @@
-"""Ordinary weights: phi is theta. Trained for one network it is plain training, over many it is One-Shot's sharing."""
+"""Ordinary weights: phi is theta.
+
+Trained for one network it is plain training; trained over many it is One-Shot's weight
+sharing.
+"""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxhypernas.types import Generator, WeightSpec
+from jaxhypernas.types import Arch, Generator, Params, WeightSpec
 
 
-def standalone(weight_spec: WeightSpec, nodes) -> Generator:
-    """A generator that ignores the architecture: every leaf of the target's maximal weights is learned.
+def standalone(weight_spec: WeightSpec, nodes: Any) -> Generator:
+    """Makes a generator that ignores the architecture.
 
-    Kernels start as He normal (variance 2 / fan-in, the fan-in of the maximal kernel), vectors as 0; weight decay
-    applies to kernels. ``nodes`` is the target's: the axes it has in front of a kernel's count nodes.
+    Every leaf of the target's largest weights is learned. Kernels start as He normal
+    (variance 2 / fan-in, with the fan-in of the largest kernel), vectors as 0. Weight
+    decay applies to kernels.
+
+    Args:
+        weight_spec: Shapes of the weights.
+        nodes: The graph nodes of each leaf, as in `Target.nodes`; these leading axes
+            are not part of a kernel.
+
+    Returns:
+        The generator.
+
+    Example::
+
+        generator = standalone(target.weight_spec, target.nodes)
+        theta = generator.init(jax.random.key(0))
     """
 
-    def init(key):
+    def init(key: jax.Array) -> Params:
         leaves, treedef = jax.tree.flatten(weight_spec)
         keys = jax.random.split(key, len(leaves))
-        per_leaf = zip(keys, leaves, jax.tree.leaves(nodes), strict=True)
-        return treedef.unflatten(
-            [_initial(k, leaf, ids.ndim) for k, leaf, ids in per_leaf]
-        )
+        node_ids = jax.tree.leaves(nodes)
+        weights = [
+            _initial(key, leaf, ids.ndim)
+            for key, leaf, ids in zip(keys, leaves, node_ids, strict=True)
+        ]
+        return treedef.unflatten(weights)
 
-    return Generator(
-        init,
-        lambda phi, arch: phi,
-        lambda phi: jax.tree.map(lambda w: w.ndim > 1, phi),
-    )
+    def generate(phi: Params, arch: Arch) -> Params:
+        return phi
+
+    def decay(phi: Params) -> Any:
+        return jax.tree.map(lambda w: w.ndim > 1, phi)
+
+    return Generator(init, generate, decay)
 
 
-def _initial(key, leaf, leading):
+def _initial(
+    key: jax.Array, leaf: jax.ShapeDtypeStruct, node_axes: int
+) -> jax.Array:
+    """The initial values of one leaf."""
     if leaf.ndim == 1:
         return jnp.zeros(leaf.shape, leaf.dtype)
-    return jax.random.normal(key, leaf.shape, leaf.dtype) * math.sqrt(
-        2 / math.prod(leaf.shape[leading:-1])
-    )
+    fan_in = math.prod(leaf.shape[node_axes:-1])
+    deviation = math.sqrt(2 / fan_in)
+    return jax.random.normal(key, leaf.shape, leaf.dtype) * deviation

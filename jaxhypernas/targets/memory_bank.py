@@ -100,11 +100,11 @@ def _weight_spec(
     def leaf(*shape):
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    def conv(inputs):
+    def kernels(inputs):
         return leaf(config.slots, K, K, inputs, output)
 
     # Convolutions 0 and 2 take the output of the 1x1, 1 and 3 that of another.
-    convs = [conv((bottleneck, output)[c % 2]) for c in range(CONVS)]
+    convs = [kernels((bottleneck, output)[c % 2]) for c in range(CONVS)]
     stem = config.stem_kernel
     return {
         "stem": leaf(stem, stem, image[2], input_3[0]),
@@ -220,7 +220,7 @@ def _op(
     x = jax.nn.relu(batch_norm(memory_BxHxWxC)) @ slot["one_by_one"]
     x = jax.nn.relu(batch_norm(x))
 
-    def conv(c, x):
+    def convolve(c, x):
         units_in = slot["width"] if c % 2 else slot["units_out"]
         w = cut_kernel(
             kernels[c],
@@ -237,15 +237,15 @@ def _op(
         """The second convolution of a path, where it is active."""
         return lax.cond(
             slot["active"][c] > 0,
-            lambda y: conv(c, jax.nn.relu(y)),
+            lambda y: convolve(c, jax.nn.relu(y)),
             lambda y: y,
             y,
         )
 
-    first = then(1, conv(0, x))
+    first = then(1, convolve(0, x))
     second = lax.cond(
         slot["active"][2] > 0,
-        lambda x: conv(2, x),
+        lambda x: convolve(2, x),
         lambda x: jnp.zeros_like(first),
         x,
     )
