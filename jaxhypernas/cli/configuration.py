@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from etils.epath import Path
 
-from jaxhypernas.cli.flags import Flag, config_flags
+from jaxhypernas.cli.flags import Flag, config_flags, one_of
 from jaxhypernas.cli.parsing import parse_known
 from jaxhypernas.config.config import REGISTRIES, Config
 from jaxhypernas.config.presets import PRESETS
@@ -32,20 +32,19 @@ def begin(verb: str, flags: Sequence[Flag], words: Sequence[str]) -> Config:
             used.
     """
     choices = [
-        # The empty text stands for a flag that is not given.
-        flag._replace(kind=Literal[("", *REGISTRIES[flag.place])], default="")
+        flag._replace(kind=one_of("", *flag.choices), default="")
         for flag in config_flags(Config())
         if flag.place in REGISTRIES
     ]
     first = [flag for flag in flags if flag.place in ("workdir", "preset")]
     values = parse_known(verb, [*first, *choices], words)
     config = _start(values["preset"], values.get("workdir"))
-    for slot, registry in REGISTRIES.items():
-        name = values[slot]
-        if name and name != config.names[slot]:
-            entry = registry[name].config()
-            config = dataclasses.replace(config, **{slot: entry})
-    return config
+    entries: dict[str, Any] = {
+        slot: registry[values[slot]].config()
+        for slot, registry in REGISTRIES.items()
+        if values[slot] not in ("", config.names[slot])
+    }
+    return dataclasses.replace(config, **entries)
 
 
 def _start(preset: str, workdir: Path | None) -> Config:

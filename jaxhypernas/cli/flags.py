@@ -87,8 +87,7 @@ def verb_flags(verb: type) -> list[Flag]:
     for field in dataclasses.fields(verb):
         kind = kinds[field.name]
         if field.name in CHOICES:
-            # The empty text stands for a flag that is not given.
-            kind = Literal[("", *CHOICES[field.name])]
+            kind = one_of("", *CHOICES[field.name])
         if kind is not Config:
             flags.append(Flag(field.name, kind, field.default, verb))
     return flags
@@ -110,12 +109,22 @@ def config_flags(settings: Settings, place: str = "") -> Iterator[Flag]:
         name = f"{place}{field.name}"
         value = getattr(settings, field.name)
         if name in REGISTRIES:
-            entries = Literal[tuple(REGISTRIES[name])]
+            entries = one_of(*REGISTRIES[name])
             yield Flag(name, entries, name_of(name, value), owner)
         if isinstance(value, Settings):
             yield from config_flags(value, f"{name}.")
         else:
             yield Flag(name, kinds[field.name], value, owner)
+
+
+def one_of(*values: str) -> Any:
+    """Returns the type of a flag with listed values.
+
+    Args:
+        values: The values; an empty text stands for a flag that is not given.
+    """
+    literal: Any = Literal
+    return literal[values]
 
 
 @cache
@@ -131,7 +140,10 @@ def field_docs(owner: type) -> dict[str, str]:
             source = textwrap.dedent(inspect.getsource(ancestor))
         except (OSError, TypeError):
             continue
-        for field, text in pairwise(ast.parse(source).body[0].body):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-                docs[field.target.id] = " ".join(text.value.value.split())
+        definition: Any = ast.parse(source).body[0]
+        for field, text in pairwise(definition.body):
+            is_field = isinstance(field, ast.AnnAssign)
+            if is_field and isinstance(text, ast.Expr):
+                name = ast.unparse(field.target)
+                docs[name] = " ".join(ast.literal_eval(text.value).split())
     return docs

@@ -74,7 +74,7 @@ def verb_help(
         full: Whether to show all flags of the configuration, or the common ones.
     """
     verb = VERBS[name]
-    about, _, more = inspect.getdoc(verb).partition("\n\n")
+    about, _, more = str(inspect.getdoc(verb)).partition("\n\n")
     last = [flag for flag in own if flag.place in _LAST]
     shown = [flag for flag in own if flag.place not in _LAST]
     if not full:
@@ -158,7 +158,7 @@ def _metavar(kind: Any) -> str:
 
 
 def _first_line(verb: type) -> str:
-    return inspect.getdoc(verb).partition("\n")[0].rstrip(".")
+    return str(inspect.getdoc(verb)).partition("\n")[0].rstrip(".")
 
 
 def _list(

@@ -86,13 +86,13 @@ def _make(name: str, words: Sequence[str]) -> Verb | None:
     own = verb_flags(verb)
     asked = _Help(**parse_known(name, verb_flags(_Help), words))
     is_help = asked.help or asked.help_all
-    configured = []
+    config = None
     if issubclass(verb, Configured):
         # Help does not depend on the state of a work directory.
         hidden = "workdir" if is_help else ""
         first = [flag for flag in own if flag.place != hidden]
         config = begin(name, first, words)
-        configured = list(config_flags(config))
+    configured = [] if config is None else list(config_flags(config))
     if is_help:
         text = help_text.verb_help(name, own, configured, asked.help_all)
         print(text)
@@ -100,6 +100,6 @@ def _make(name: str, words: Sequence[str]) -> Verb | None:
 
     values = parse(name, [*own, *configured], words)
     fields = {flag.place: values[flag.place] for flag in own}
-    if configured:
+    if config is not None:
         fields["config"] = change(config, values)
     return verb(**fields)

@@ -101,11 +101,12 @@ def _parse(
 def _field(name: str, flag: Flag) -> tuple:
     """A field of the dataclass that tyro parses."""
     aliases = [flag.alias] if flag.alias else None
-    config = tyro.conf.arg(name=flag.name[2:], aliases=aliases)
-    kind = Annotated[_as_text(flag), config]
+    markers: list[Any] = [tyro.conf.arg(name=flag.name[2:], aliases=aliases)]
     if flag.kind is bool and "." not in flag.place:
         # A switch of the verb has no opposite; a field of the configuration has.
-        kind = tyro.conf.FlagCreatePairsOff[kind]
+        markers.append(tyro.conf.FlagCreatePairsOff)
+    annotated: Any = Annotated
+    kind = annotated[(_as_text(flag), *markers)]
     if flag.default is REQUIRED:
         return name, kind
     default = flag.default
@@ -173,7 +174,7 @@ def _unknown(verb: str, words: Sequence[str], flags: Sequence[Flag]) -> str:
     word = words[0]
     if not word.startswith("-"):
         return f"{verb}: {word!r} follows no flag that takes it: leave it out"
-    place = word.removeprefix("--").replace("-", "_")
+    place = word.lstrip("-").replace("-", "_")
     group, _, field = place.rpartition(".")
     same_field = [f.name for f in flags if f.place.endswith(f".{field}")]
     if same_field:

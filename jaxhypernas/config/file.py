@@ -14,7 +14,6 @@ from jaxhypernas.config.config import (
     difference,
     name_of,
 )
-from jaxhypernas.hosts import processes
 from jaxhypernas.store import files
 from jaxhypernas.types import Settings, UserError
 
@@ -62,7 +61,7 @@ def to_json(config: Config) -> dict[str, Any]:
         config: The configuration; the chosen entries of registries are written with
             their ``name``.
     """
-    values = dataclasses.asdict(config)
+    values: dict[str, Any] = dataclasses.asdict(config)
     for slot in REGISTRIES:
         name = name_of(slot, getattr(config, slot))
         values[slot] = {"name": name, **values[slot]}
@@ -178,6 +177,9 @@ def begin(workdir: Path, config: Config, stored: Config | None) -> None:
     Raises:
         UserError: The directory cannot be written, or processes do not share it.
     """
+    # It imports JAX; a mistyped flag is refused without it.
+    from jaxhypernas.hosts import processes
+
     path = workdir / "config.json"
     try:
         with processes.in_turn():
