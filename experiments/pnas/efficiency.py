@@ -1,15 +1,23 @@
-"""How many candidates does each strategy score to reach a given quality, and how well does PNAS's surrogate rank?
+"""How many candidates does each strategy score to reach a given quality?
 
-Claim (Liu et al. 2018): progressive search needs up to 5x fewer candidates; Spearman's rank correlation of its LSTM
-ensemble is 0.97, 0.91, 0.80, 0.77 on levels 1 to 4, on which it was fitted, and 0.16, 0.47, 0.49, 0.50 on random
-children of the next level.
-Command: python experiments/pnas/efficiency.py --workdir W, after jaxhypernas train --workdir W --preset nasbench201
---generator ghn --data-dir D. Scores go to W's table and are looked up the second time.
-Prints, for every seed, the correlation by level: fitted, on random children, and within the children it chose; and for
-every strategy the candidates scored until a loss within the best 1 % and 0.1 % of all scored was found.
+And how well does PNAS's surrogate rank?
+
+Claim (Liu et al. 2018): progressive search needs up to 5x fewer candidates; Spearman's
+rank correlation of its LSTM ensemble is 0.97, 0.91, 0.80, 0.77 on levels 1 to 4, on
+which it was fitted, and 0.16, 0.47, 0.49, 0.50 on random children of the next level.
+
+Commands::
+
+    jaxhypernas train --workdir W --preset nasbench201 --generator ghn --data-dir D
+    python experiments/pnas/efficiency.py --workdir W
+
+Scores go to the table of W and are looked up the second time. Prints, for every seed,
+the correlation by level: fitted, on random children, and within the children that the
+search chose; and for every strategy the candidates scored until a loss within the best
+1 % and 0.1 % of all scored was found.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import jax
@@ -17,89 +25,117 @@ import numpy as np
 import tyro
 from etils.epath import Path
 
-from jaxhypernas import search
-from jaxhypernas.cli.main import set_up
+import jaxhypernas as jhn
+from jaxhypernas.archs.population import rows, size
 from jaxhypernas.numerics import stats
-from jaxhypernas.run import Run
-from jaxhypernas.types import UserError
-
-STRATEGIES = ("random", "evolution", "progressive")
+from jaxhypernas.search.configs import (
+    EvolutionConfig,
+    Limits,
+    ProgressiveConfig,
+    RandomConfig,
+)
+from jaxhypernas.search.surrogate import make_surrogate
 
 
 @dataclass(frozen=True)
 class Args:
-    workdir: Path  # of a trained run on a space whose cells grow
-    number: int = 300  # candidates for random and evolution
+    workdir: Path
+    """work directory of a trained run, on a space whose cells grow"""
+
+    number: int = 300
+    """candidates of random search and evolution"""
+
+    population: int = 50
+    """candidates alive in evolution"""
+
     beam: int = 100
+    """candidates of each level of progressive search"""
+
     seeds: int = 3
+    """seeds of each strategy"""
+
     surrogate: Literal["mlp", "lstm"] = "mlp"
+    """surrogate of progressive search"""
 
 
-def correlation_on_children(run, state, config, seed, number=100) -> float:
-    """Of the surrogate's ratings with low losses, for random children of the architectures it was fitted to."""
-    growth = run.space.growth
-    children = growth.children(state.beam, state.level + 1)
-    size = len(jax.tree.leaves(children)[0])
-    picked = np.random.default_rng(seed).permutation(size)[:number]
-    children = jax.tree.map(lambda x: np.asarray(x)[picked], children)
-    surrogate = search.make_surrogate(
-        config.surrogate, growth, max(size, config.beam)
+def losses_of(run: jhn.Run, population) -> np.ndarray:
+    """Losses of a population, from the table or scored now."""
+    return run.scores.loss(run.scorer.score_missing(population))
+
+
+def correlation_on_children(
+    run: jhn.Run, state, config: ProgressiveConfig, seed: int, number: int = 100
+) -> float:
+    """How the surrogate ranks random children of the architectures it was fitted to."""
+    growth = run.parts.searched.space.growth
+    level = state.level + 1
+    children = growth.children(state.beam, level)
+    order = np.random.default_rng(seed).permutation(size(children))
+    most = max(size(children), config.beam)
+    picked = rows(children, order[:number])
+    surrogate = make_surrogate(config.surrogate, growth, most)
+    rating_A = surrogate.predict(state.params, growth.tokens(picked, level))
+    return stats.spearman(rating_A, -losses_of(run, picked))
+
+
+def search(run: jhn.Run, config, seed: int) -> tuple[np.ndarray, list[str]]:
+    """Losses in the order of a search, and the surrogate's correlations by level."""
+    space = run.parts.searched.space
+    name = {RandomConfig: "random", EvolutionConfig: "evolution"}.get(
+        type(config), "progressive"
     )
-    rating_A = surrogate.predict(
-        state.params, growth.tokens(children, state.level + 1)
-    )
-    return stats.spearman(rating_A, -run.scores.loss(run.add(children)))
+    strategy = jhn.STRATEGIES[name].build(config, space, Limits())
+    state = strategy.init(jax.random.key(seed))
+    losses, on_children = [], []
+    while (asked := strategy.ask(state)) is not None:
+        losses.append(losses_of(run, asked))
+        state = strategy.tell(state, asked, losses[-1])
+        if name == "progressive" and state.level < space.growth.levels:
+            on_children.append(
+                correlation_on_children(run, state, config, seed)
+            )
+    correlations = [
+        f"{c.trained:.2f}/{random:.2f}/{c.extrapolated:.2f}"
+        for c, random in zip(
+            getattr(state, "correlations", ()), on_children, strict=False
+        )
+    ]
+    return np.concatenate(losses), correlations
 
 
 def main(args: Args) -> None:
-    run = Run(args.workdir)
-    if (growth := run.space.growth) is None:
-        raise UserError(f"workdir: cells of {run.space.name} do not grow")
-    config = replace(
-        run.config.search,
-        number=args.number,
-        beam=args.beam,
-        population=50,
-        tournament=10,
-        surrogate=args.surrogate,
-    )
+    run = jhn.Run(args.workdir)
+    space = run.parts.searched.space
+    if space.growth is None:
+        raise jhn.UserError(f"workdir: cells of {space.name} do not grow")
+    configs = {
+        "random": RandomConfig(args.number),
+        "evolution": EvolutionConfig(
+            args.number, args.population, tournament=10
+        ),
+        "progressive": ProgressiveConfig(args.beam, args.surrogate),
+    }
     histories = {}
-    for name in STRATEGIES:
+    for name, config in configs.items():
         for seed in range(args.seeds):
-            strategy = search.STRATEGIES[name](run.space, config)
-            state, losses, random = strategy.init(jax.random.key(seed)), [], []
-            while (asked := strategy.ask(state)) is not None:
-                loss_A = run.scores.loss(run.add(asked))
-                state, losses = (
-                    strategy.tell(state, asked, loss_A),
-                    [*losses, *loss_A],
-                )
-                if name == "progressive" and state.level < growth.levels:
-                    random.append(
-                        correlation_on_children(run, state, config, seed)
-                    )
-            histories[name, seed] = losses
-            if name == "progressive":
-                ranks = [
-                    f"{c.trained:.2f}/{r:.2f}/{c.extrapolated:.2f}"
-                    for c, r in zip(state.correlations, random, strict=False)
-                ]
+            histories[name, seed], correlations = search(run, config, seed)
+            if correlations:
                 print(
-                    f"{config.surrogate}, seed {seed}: rho fitted/random/chosen by level: {', '.join(ranks)}"
+                    f"{args.surrogate}, seed {seed}: rho fitted/random/chosen by "
+                    f"level: {', '.join(correlations)}"
                 )
     known = np.sort(run.scores.column("loss"))
     for share in (0.01, 0.001):
         wanted = known[int(share * len(known))]
-        for (name, seed), losses in histories.items():
-            hits = np.flatnonzero(np.array(losses) <= wanted)
-            told = (
-                f"after {hits[0] + 1}" if len(hits) else f"not in {len(losses)}"
-            )
+        for (name, seed), loss_A in histories.items():
+            hits = np.flatnonzero(loss_A <= wanted)
+            when = f"not in {len(loss_A)}"
+            if len(hits):
+                when = f"after {hits[0] + 1}"
             print(
-                f"best {share:.1%} of {len(known)} scored: {name}, seed {seed}: {told}"
+                f"best {share:.1%} of {len(known)} scored: {name}, seed {seed}: {when}"
             )
 
 
 if __name__ == "__main__":
-    set_up()
     main(tyro.cli(Args))

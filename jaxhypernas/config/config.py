@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from jaxhypernas.archs.sizes import MemoryBankConfig
 from jaxhypernas.config.sections import RetrainConfig, ScoreConfig, TrainConfig
@@ -117,10 +118,16 @@ def check_tree(settings: Settings, place: str = "") -> None:
     Raises:
         UserError: The first complaint, its field named by its place in the tree.
     """
+    kinds = get_type_hints(type(settings))
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, field.name)
+        choices = get_args(kinds[field.name])
         if isinstance(value, Settings):
             check_tree(value, f"{place}{field.name}.")
+        elif get_origin(kinds[field.name]) is Literal and value not in choices:
+            raise UserError(
+                f"{place}{field.name}: {value!r} is not one of {', '.join(choices)}"
+            )
     try:
         settings.check()
     except UserError as error:

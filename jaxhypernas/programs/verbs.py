@@ -43,7 +43,7 @@ PER_SHARD = 32
 SHARDS = 100
 """A shard holds 1 / SHARDS of the rows so far, if these are more."""
 
-UNIT = "images*candidates"
+UNIT = "images"
 
 
 def train(parts: Parts, dataset: Dataset, workdir: Path) -> Params:
@@ -159,7 +159,7 @@ def make_from_scratch(parts: Parts, dataset: Dataset) -> FromScratch:
     """
     images = training.images_on(parts.config, dataset, parts.replicated_here)
     valid, test = (
-        _batches(parts, dataset, split)
+        batches_of(parts, dataset, split)
         for split in (dataset.valid, dataset.test)
     )
     return FromScratch(parts, images, valid, test)
@@ -198,7 +198,7 @@ def generated_scorer(
     devices = jax.device_count()
     one = partial(score_one, target, generator)
     score = make_score(one, parts.local_mesh, parts.chunk)
-    replicated = phi, _batches(parts, dataset, dataset.valid)
+    replicated = phi, batches_of(parts, dataset, dataset.valid)
 
     def evaluate(candidates: Candidates) -> Scores:
         return score(replicated, candidates.arch, candidates.cost.flops)
@@ -209,7 +209,14 @@ def generated_scorer(
     return Scorer(space, table, evaluate, piece)
 
 
-def _batches(parts: Parts, dataset: Dataset, split: Split) -> Batches:
+def batches_of(parts: Parts, dataset: Dataset, split: Split) -> Batches:
+    """Cuts a split of a run's images into batches to score on.
+
+    Args:
+        parts: The parts of the run.
+        dataset: The images.
+        split: Their validation or test split.
+    """
     batch = parts.config.score.batch
     return make_batches(split, dataset.mean_C, dataset.std_C, batch)
 
