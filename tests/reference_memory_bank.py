@@ -1,6 +1,8 @@
-"""Memory-bank networks a second time, from their string alone: lists of banks, concatenation, true-size kernels.
+"""Memory-bank networks a second time, from their string alone.
 
-Plain NumPy in float64. Nothing here knows of slots, padding or masks, and nothing is imported from the package.
+Networks are lists of banks, concatenation and kernels of their true sizes, in plain
+NumPy and float64. There are no slots, padding or masks, and nothing is imported from
+the package.
 """
 
 from dataclasses import dataclass
@@ -22,7 +24,9 @@ class Conv:
 class Op:
     reads: list[int]
     writes: list[int]
-    width: int  # units of output
+    width: int
+    """Units of output."""
+
     convs: dict[int, Conv]
 
     @property
@@ -32,7 +36,9 @@ class Op:
 
 @dataclass(frozen=True)
 class Block:
-    bank: int  # units
+    bank: int
+    """Units in a bank."""
+
     ops: list[Op]
 
     def read_units(self, op: Op) -> int:
@@ -69,7 +75,7 @@ def _parse_conv(text: str) -> tuple[int, Conv]:
 
 
 def bottleneck(config, units_read: int, width: int) -> int:
-    """Output units of an op's 1x1: a whole multiple of the width, never more than it reads."""
+    """Output units of an op's 1x1: a multiple of the width, at most the units read."""
     times = max(1, min(units_read // width, config.bottleneck))
     return min(times * width, units_read, config.max_bottleneck * config.units)
 
@@ -86,7 +92,7 @@ def written_banks(config, b: int, block: Block) -> int:
 
 
 def assert_valid(config, text: str) -> None:
-    """What makes a network of the space, checked without the library."""
+    """Checks, without the library, that the network belongs to the space."""
     blocks = parse(text)
     assert len(blocks) == 3
     for b, block in enumerate(blocks):
@@ -128,7 +134,10 @@ def assert_valid(config, text: str) -> None:
 
 
 def conv2d(x, w, stride=1, dilation=(1, 1), groups=1):
-    """Zero-padded convolution, centred on every stride-th position, with a KH x KW x in/groups x out kernel, NHWC."""
+    """Zero-padded convolution, centred on every stride-th position, NHWC.
+
+    The kernel is KH x KW x in/groups x out.
+    """
     kh, kw, rows, columns = w.shape
     assert x.shape[-1] == rows * groups and columns % groups == 0
     sizes, pads = [], []
@@ -175,7 +184,10 @@ def halve(x):
 
 
 class Reference:
-    """One network with weights of their true sizes, cut from the maximal ``theta`` (a dict of NumPy arrays)."""
+    """One network with weights of their true sizes.
+
+    They are cut from the largest, ``theta``, a dict of NumPy arrays.
+    """
 
     output_scale = 0.1
 
@@ -184,7 +196,8 @@ class Reference:
         self.theta = theta
         self.used: Any = _map(lambda w: np.zeros(w.shape, bool), theta)
         """Which entries of theta matter: live ones only."""
-        self.weights = []  # (weight, pixels it is applied to, live output channels)
+        # Each weight, the pixels that it is applied to, and its live output channels.
+        self.weights = []
         sizes = [tuple(-(-n // config.stem_stride) for n in image[:2])]
         sizes += [
             tuple(n // 2 for n in sizes[0]),
@@ -260,9 +273,8 @@ class Reference:
                 kh, kw = conv.kernel
                 rows = (width if c in (1, 3) else middle) // conv.groups
                 top, left = (K - kh) // 2, (K - kw) // 2
-                slot = (
-                    p if leaf.shape[0] > 1 else 0
-                )  # leading axis 1: one kernel for all ops
+                # A leading axis of 1: one kernel for all ops.
+                slot = p if leaf.shape[0] > 1 else 0
                 cut = np.s_[
                     slot, top : top + kh, left : left + kw, :rows, :width
                 ]
@@ -324,7 +336,10 @@ class Reference:
                 banks.append(chunk)
 
     def counts(self):
-        """Parameters and multiply-adds, all and live: sizes of the very arrays that ``logits`` multiplies with."""
+        """Parameters and multiply-adds, all and live.
+
+        They are sizes of the very arrays that ``logits`` multiplies with.
+        """
         totals = np.zeros(4, np.int64)
         for weight, pixels, live in self.weights:
             params, live_params = (
@@ -366,7 +381,7 @@ def graph(config, text):
 
 
 def encoding(config, text):
-    """What SMASH's hypernetwork sees: k rows x positions x channels of -1 and +1."""
+    """The encoding of SMASH: k rows x positions x channels of -1 and +1."""
     M, N_kernels = max(config.memory_units), (config.max_kernel - 1) // 2
     groups = [
         g for g in range(1, config.max_groups + 1) if config.unit % g == 0
@@ -397,9 +412,8 @@ def encoding(config, text):
     for b, block in enumerate(parse(text)):
         position = sum(config.positions[:b])
         for op in block.ops:
-            units = [
-                bank for bank in op.reads for _ in range(block.bank)
-            ]  # the bank that each unit read comes from
+            # The bank that each unit read comes from.
+            units = [bank for bank in op.reads for _ in range(block.bank)]
             on = [write + bank for bank in op.writes] + [
                 block_at + b,
                 width_at + op.width - 1,

@@ -1,4 +1,4 @@
-"""Graph hypernetworks against message passing written as loops, from the paper's description."""
+"""Graph hypernetworks against message passing as loops, as the paper describes it."""
 
 import dataclasses
 import math
@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import TINY
+from tiny import GENERATOR_SIZES, SPACES
 
-from jaxhypernas.generators import GENERATORS, GhnConfig, ghn
-from jaxhypernas.generators.ghn import GraphNet
-from jaxhypernas.spaces import SPACES, CellConfig
-from jaxhypernas.targets import TARGETS
+from jaxhypernas.families import FAMILIES
+from jaxhypernas.generators import GENERATORS
+from jaxhypernas.generators.configs import GhnConfig
+from jaxhypernas.generators.ghn import ghn
+from jaxhypernas.generators.graph_net import GraphNet
 from jaxhypernas.types import Graph, UserError
 
 OPS, HIDDEN = 5, 6
@@ -41,12 +42,13 @@ def random_graph(seed, V=7):
     rng = np.random.default_rng(seed)
     edge = np.tril(rng.random((V, V)) < 0.25, -1) | np.eye(V, k=-1, dtype=bool)
     op = np.eye(OPS)[rng.integers(0, OPS, V)]
-    op[2, 0] = 1  # a node of two ops
+    # A node of two ops.
+    op[2, 0] = 1
     return Graph(*(jnp.asarray(x, jnp.int32) for x in (op, edge, np.ones(V))))
 
 
 def network(config, seed=0):
-    """With biases that aren't 0, and its parameters in float64."""
+    """A network with biases other than 0, and its parameters in float64."""
     net = GraphNet(OPS, config, nnx.Rngs(seed))
     rng = np.random.default_rng(seed)
     state = jax.tree.map(
@@ -125,10 +127,12 @@ def reference(w, config, graph, cells):
                     )
                 h = new
                 continue
-            for v in range(V):  # in topological order
+            # In topological order.
+            for v in range(V):
                 m = received(h, v, sources)
                 h[v] = gru(w["gru"], h[v], m + message_of_cell if v == 0 else m)
-            for v in reversed(range(V - 1)):  # and back: 2 V - 1 updates
+            # And back: 2 V - 1 updates.
+            for v in reversed(range(V - 1)):
                 m = received(h, v, targets)
                 h[v] = gru(w["gru"], h[v], m + message_of_cell if v == 0 else m)
         message_of_cell = np.mean(h, 0)
@@ -141,7 +145,7 @@ def reference(w, config, graph, cells):
     return found
 
 
-# --- message passing -------------------------------------------------------------------------------------------------
+# Message passing
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -214,7 +218,7 @@ def test_vmap_over_graphs_is_the_loop():
 
 
 def test_every_node_hears_of_every_other():
-    """After a forward and a backward sweep, ops at both ends of a chain matter to all nodes."""
+    """After one pass, ops at both ends of a chain matter to all nodes."""
     net, _ = network(CONFIGS["one pass"])
     graph = random_graph(2)
     base = np.asarray(net(graph, 1))[0]
@@ -227,18 +231,20 @@ def test_every_node_hears_of_every_other():
         ).all()
 
 
-# --- generated weights -----------------------------------------------------------------------------------------------
+# Generated weights
 
 
-TWO_CELLS = CellConfig(4, 2, 3)
+TINY_GHN = GENERATOR_SIZES["ghn"]
 
 
 @cache
-def parts(space, ghn_config=TINY.ghn, cells=TWO_CELLS):
-    config = dataclasses.replace(TINY, cells=cells)
-    space_ = SPACES[space](config, (8, 8, 1), 10)
-    target = TARGETS[space](config, (8, 8, 1), 10)
-    return space_, target, ghn(ghn_config, space_, target)
+def parts(name, ghn_config=TINY_GHN, channels=4, cells=2):
+    """A space, its target and a graph hypernetwork for them."""
+    config = SPACES[name]
+    if hasattr(config, "cells"):
+        config = dataclasses.replace(config, channels=channels, cells=cells)
+    space, target = FAMILIES[name].build(config, (8, 8, 1), 10)
+    return space, target, ghn(ghn_config, space, target)
 
 
 def population(space, number):
@@ -259,9 +265,9 @@ def varied_phi(generator, seed=1):
 @pytest.mark.parametrize("space", SPACES)
 def test_weights_have_the_targets_shapes(space):
     for config in (
-        TINY.ghn,
+        TINY_GHN,
         dataclasses.replace(
-            TINY.ghn, virtual_edges=5, layer_norm=True, fan_in=True
+            TINY_GHN, virtual_edges=5, layer_norm=True, fan_in=True
         ),
     ):
         space_, target, generator = parts(space, config)
@@ -293,9 +299,8 @@ def test_the_architecture_matters(space):
         for theta_A, _ in leaves
     ]
     of_nodes = [ids.ndim > 0 for _, ids in leaves]
-    if (
-        space == "memory_bank"
-    ):  # has absent nodes, which are the same everywhere
+    # Memory banks have absent nodes, which are the same everywhere.
+    if space == "memory_bank":
         assert any(differ) and all(
             o for d, o in zip(differ, of_nodes, strict=True) if d
         )
@@ -328,7 +333,8 @@ def test_vmap_over_candidates_is_the_loop(space):
 def fan_in(path, shape):
     """Inputs that one output adds up."""
     kernel = path[-1].key
-    if kernel.startswith("deep"):  # K x L x C: each channel has its own kernel
+    # K x L x C: each channel has its own kernel.
+    if kernel.startswith("deep"):
         return shape[0] * shape[1]
     return shape[0] if kernel.startswith("wide") else math.prod(shape[:3])
 
@@ -336,7 +342,7 @@ def fan_in(path, shape):
 @pytest.mark.parametrize("space", ["ghn", "pnas"])
 def test_fan_in(space):
     space_, target, plain = parts(space)
-    scaled = parts(space, dataclasses.replace(TINY.ghn, fan_in=True))[2]
+    scaled = parts(space, dataclasses.replace(TINY_GHN, fan_in=True))[2]
     phi, arch = varied_phi(plain), space_.sample(jax.random.key(3), 1.0)
     a, b = (jax.jit(g.generate)(phi, arch) for g in (plain, scaled))
     leaves = zip(
@@ -352,10 +358,11 @@ def test_fan_in(space):
 
 
 def test_stages_share_a_decoder_by_chunks_of_the_narrowest():
-    """phi doesn't grow with the number of cells, and by no more than places with wider stages."""
+    """phi does not grow with the number of cells; wider stages add places only."""
 
     def size(cells, channels):
-        generator = parts("nasbench201", cells=CellConfig(channels, cells))[2]
+        sizes = {"channels": channels, "cells": cells}
+        generator = parts("nasbench201", **sizes)[2]
         phi = jax.eval_shape(generator.init, jax.random.key(0))
         return sum(math.prod(w.shape) for w in jax.tree.leaves(phi["hyper"]))
 
@@ -365,7 +372,7 @@ def test_stages_share_a_decoder_by_chunks_of_the_narrowest():
 def test_gradients_reach_every_parameter():
     space_, _, generator = parts(
         "nasbench201",
-        dataclasses.replace(TINY.ghn, virtual_edges=3, layer_norm=True),
+        dataclasses.replace(TINY_GHN, virtual_edges=3, layer_norm=True),
     )
     phi, archs = varied_phi(generator), population(space_, 8)
 
@@ -394,23 +401,15 @@ def test_decay_is_of_shared_kernels_only():
         assert wanted == (w.ndim > 1)
 
 
-def test_sizes_below_one():
-    for name, make in (
-        ("hidden", lambda: GhnConfig(hidden=0)),
-        ("decoder", lambda: GhnConfig(decoder=-1)),
-        ("passes", lambda: GhnConfig(passes=0)),
-    ):
-        with pytest.raises(UserError, match=f"ghn\\.{name}: .*at least 1"):
-            make()
+@pytest.mark.parametrize("name", ["hidden", "decoder", "passes"])
+def test_sizes_below_one(name):
+    with pytest.raises(UserError, match=f"^{name}: .*at least 1"):
+        GhnConfig(**{name: 0}).check()
 
 
 def test_registry():
-    space_, target, _ = parts("ghn")
-    generator = GENERATORS["ghn"](
-        dataclasses.replace(TINY, cells=CellConfig(4, 2, 3)), space_, target
-    )
-    same = jax.tree.map(
-        np.array_equal,
-        *(g.init(jax.random.key(0)) for g in (generator, parts("ghn")[2])),
-    )
+    space, target, generator = parts("ghn")
+    built = GENERATORS["ghn"].build(TINY_GHN, space, target)
+    phi = built.init(jax.random.key(0))
+    same = jax.tree.map(np.array_equal, phi, generator.init(jax.random.key(0)))
     assert all(jax.tree.leaves(same))

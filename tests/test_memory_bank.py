@@ -1,4 +1,7 @@
-"""The memory-bank space, target and SMASH generator against a plain network built from each architecture's string."""
+"""The memory-bank space, its target and SMASH's generator.
+
+They are tested against a plain network that is built from each architecture's string.
+"""
 
 import re
 from dataclasses import replace
@@ -12,34 +15,43 @@ import pytest
 import reference_memory_bank as ref
 from flax import nnx
 
-from jaxhypernas.archs.memory_bank import (
+from jaxhypernas.archs.memory_bank import OP_SETS
+from jaxhypernas.archs.sizes import MemoryBankConfig
+from jaxhypernas.families import FAMILIES
+from jaxhypernas.generators.configs import SmashConfig
+from jaxhypernas.generators.memory_bank_encoding import memory_bank_encoding
+from jaxhypernas.generators.smash import smash
+from jaxhypernas.generators.standalone import standalone
+from jaxhypernas.spaces.memory_bank import NODE_OPS, block_sizes, memory_bank
+from jaxhypernas.spaces.memory_bank_sampling import (
     MUTATION_RATE,
     OP_SET_PROBABILITIES,
-    OP_SETS,
 )
-from jaxhypernas.generators import (
-    SmashConfig,
-    memory_bank_encoding,
-    smash,
-    standalone,
-)
-from jaxhypernas.spaces import SMALL, MemoryBankConfig, memory_bank
-from jaxhypernas.spaces.memory_bank import NODE_OPS, block_sizes
 from jaxhypernas.spaces.memory_bank_text import check
 from jaxhypernas.targets.memory_bank import memory_bank as memory_bank_target
 from jaxhypernas.types import UserError
 
-MID = MemoryBankConfig(
-    unit=4,
-    units=4,
-    depth=3,
-    widening=2,
+SMALL = MemoryBankConfig()
+PUBLISHED = MemoryBankConfig(
+    unit=8,
+    units=8,
+    depth=12,
+    widening=4,
+    bottleneck=4,
     max_bottleneck=2,
+    compression=2,
     max_kernel=7,
-    slots=16,
+    max_dilation=3,
+    max_groups=8,
+    stem_kernel=7,
+    stem_stride=1,
+    slots=48,
 )
-# Every setting off its usual value: banks that don't divide positions, a strided stem, positions of three units.
-ODD = MemoryBankConfig(
+MID = replace(PUBLISHED, unit=4, units=4, depth=3, widening=2, slots=16)
+# Every setting off its usual value: banks that do not divide positions, a strided
+# stem, positions of three units.
+ODD = replace(
+    PUBLISHED,
     unit=6,
     units=5,
     depth=2,
@@ -58,8 +70,13 @@ CASES = {
     "mid": (MID, (9, 11, 3)),
     "odd": (ODD, (18, 16, 1)),
 }
-CASES_AND_PUBLISHED = {**CASES, "published": (MemoryBankConfig(), (32, 32, 3))}
-CLASSES, BATCH, NUMBER, DRAWN = 5, 6, 12, 80
+CASES_AND_PUBLISHED = {**CASES, "published": (PUBLISHED, (32, 32, 3))}
+CLASSES = 5
+BATCH = 6
+# Networks of a case that are sampled, and as many that are mutated.
+NUMBER = 12
+# Networks that one call of a compiled sampler draws.
+DRAWN = 80
 
 
 def rows(tree, i):
@@ -120,12 +137,9 @@ def mutate(name, seed, archs):
 
 @pytest.fixture(scope="module", params=list(CASES))
 def case(request):
-    """A space, its target, 12 sampled and 12 mutated networks (NumPy), their strings, weights and images."""
+    """A space, its target, 12 sampled and 12 mutated networks (NumPy) with strings."""
     config, image = CASES[request.param]
-    space, target = (
-        memory_bank(config, image, CLASSES),
-        memory_bank_target(config, image, CLASSES),
-    )
+    space, target = FAMILIES["memory_bank"].build(config, image, CLASSES)
     parts = [
         draw(request.param, seed, progress)
         for seed, progress in ((10, 0.0), (11, 0.3), (0, 1.0))
@@ -163,7 +177,7 @@ def case(request):
 
 def skip_third_size(case):
     if case.name == "odd":
-        pytest.skip("two sizes are enough for what compiles for long")
+        pytest.skip("two sizes are enough where compiling takes long")
 
 
 def reference(case, text, theta=None):
@@ -272,11 +286,9 @@ def test_vmap_over_candidates_is_the_loop(case):
 def test_more_slots_change_nothing(case):
     skip_third_size(case)
     wide = replace(case.config, slots=case.config.slots + 5)
-    target, space = (
-        memory_bank_target(wide, case.image, CLASSES),
-        memory_bank(wide, case.image, CLASSES),
-    )
-    other = random_theta(target, 30)  # what empty slots hold is arbitrary
+    space, target = FAMILIES["memory_bank"].build(wide, case.image, CLASSES)
+    # Weights of empty slots are arbitrary.
+    other = random_theta(target, 30)
     theta = {
         **case.theta,
         "conv": jax.tree.map(
@@ -293,7 +305,7 @@ def test_more_slots_change_nothing(case):
 
 
 def test_inactive_settings_and_string_round_trip_keep_logits(case):
-    """What the string leaves out has no effect."""
+    """Settings that are not in the string have no effect."""
     for i in (3, 9, 20):
         arch = case.space.from_string(case.texts[i])
         np.testing.assert_allclose(
@@ -323,9 +335,8 @@ def test_unused_weights_get_no_gradient(case):
         ):
             assert np.isfinite(g).all()
             assert not g[~used].any()
-            if (
-                g.ndim == 5
-            ):  # outer taps see nothing but zeros where images are small: the centre has to do
+            # Outer taps see only zeros where images are small: look at the centre.
+            if g.ndim == 5:
                 middle = g.shape[1] // 2
                 g, used = (v[:, middle, middle] for v in (g, used))
             assert not used.any() or (g[used] != 0).mean() > 0.8
@@ -367,7 +378,7 @@ def test_costs_of_a_grid_of_populations(case):
 
 
 def test_published_sizes():
-    config = MemoryBankConfig()
+    config = PUBLISHED
     assert [n * config.unit for n in config.in_units] == [64, 96, 112]
     assert [n * config.unit for n in config.memory_units] == [192, 224, 256]
     assert config.positions == (52, 102, 199)
@@ -377,8 +388,8 @@ def test_published_sizes():
 
 
 def test_published_size_network_costs():
-    """Large counts: the default space, from strings alone (theta of zeros is never multiplied)."""
-    config, image = MemoryBankConfig(), (32, 32, 3)
+    """Large counts, from strings alone; theta of zeros is never multiplied."""
+    config, image = CASES_AND_PUBLISHED["published"]
     space = memory_bank(config, image, 100)
     spec = memory_bank_target(replace(config, slots=1), image, 100).weight_spec
     theta = jax.tree.map(
@@ -442,7 +453,7 @@ def test_budget_and_kernels_grow_with_progress():
 
 @pytest.fixture(scope="module")
 def many():
-    """400 networks of the middle space at full progress, one mutation of each, and which op slots both have."""
+    """400 networks of the middle space, a mutation of each, and the ops of both."""
     olds = [draw("mid", 60 + i) for i in range(5)]
     news = [mutate("mid", 70 + i, old) for i, old in enumerate(olds)]
     old, new = (
@@ -478,9 +489,8 @@ def test_settings_are_drawn_uniformly(many):
         np.testing.assert_allclose(
             [(drawn == k).mean() for k in (3, 5, 7)], 1 / 3, atol=0.02
         )
-    joint = (
-        kernels[..., 0] == kernels[..., 1]
-    ).mean()  # height and width are independent
+    # Height and width are independent.
+    joint = (kernels[..., 0] == kernels[..., 1]).mean()
     assert joint == pytest.approx(1 / 3, abs=0.02)
     for kernel, most in ((3, 3), (5, 2), (7, 1)):
         drawn = dilations[kernels == kernel]
@@ -498,7 +508,7 @@ def test_settings_are_drawn_uniformly(many):
 
 
 def test_banks_are_drawn_uniformly(many):
-    """Over the sizes that leave enough banks to read; one unit of every three is left over in block 0."""
+    """Over the sizes that leave enough banks to read: not 3 in block 0."""
     banks = many[0].bank_3
     for b, legal in enumerate(([1, 2, 4], [1, 2, 3, 4], [1, 2, 3, 4])):
         assert set(banks[:, b]) == set(legal)
@@ -508,7 +518,10 @@ def test_banks_are_drawn_uniformly(many):
 
 
 def test_mutation_keeps_elements(many):
-    """Each element of an op stays with probability 0.95, or is drawn again as it was; some must be repaired."""
+    """An element stays with probability 0.95, or is drawn again as it was.
+
+    Some must be repaired.
+    """
     old, new, both = many
     assert np.array_equal(old.bank_3, new.bank_3)
     kept = {
@@ -531,11 +544,10 @@ def test_mutation_keeps_elements(many):
     assert kept["groups_3xPx4"] == pytest.approx(
         keep + 0.05 / 3**4, abs=tolerance
     )
-    # Not drawn again, and no new kernel that an old dilation is too large for.
+    # Dilations stay that are not drawn again, and not too large for a new kernel.
     assert 0.90 - tolerance < kept["dilation_3xPx4x2"] < 0.96
-    assert (
-        keep - tolerance < kept["width_3xP"] < 1
-    )  # the likeliest width is drawn again most of the time
+    # The likeliest width is drawn again most of the time.
+    assert keep - tolerance < kept["width_3xP"] < 1
     assert 0.85 < kept["read_3xPxM"] < 0.97
     assert 0.80 < kept["write_3xPxM"] < 0.97
 
@@ -657,10 +669,12 @@ def test_canonical_distinguishes_different_functions():
         "0=3x3d1x2g1",
         "0=3x3d1x1g2",
         "0=3x5d1x1g1:1=3x3d1x1g1",
-        "0=3x3d1x1g1:1=3x5d1x1g1",  # a path's order matters
+        # The order within a path matters.
+        "0=3x3d1x1g1:1=3x5d1x1g1",
         "0=3x5d1x1g1:2=3x3d1x1g1",
         "0=3x5d1x1g1:1=3x3d1x1g1:2=3x3d1x1g1",
-        "0=3x3d1x1g1:1=3x3d1x1g1:2=3x5d1x1g1",  # and in 1110 the paths differ
+        # The paths of 1110 differ.
+        "0=3x3d1x1g1:1=3x3d1x1g1:2=3x5d1x1g1",
         "0=3x5d1x1g1:1=3x3d1x1g1:2=3x3d1x1g1:3=5x5d1x1g1",
         "0=3x3d1x1g1:1=3x5d1x1g1:2=3x3d1x1g1:3=5x5d1x1g1",
         "0=3x5d1x1g1:1=5x5d1x1g1:2=3x3d1x1g1:3=3x3d1x1g1",
@@ -802,14 +816,16 @@ def test_bad_strings(text):
 
 
 def test_mutilated_strings_give_a_user_error_or_a_network():
-    """Random edits of a good string: never another exception, never a part that is ignored."""
-    space, rng = (
-        memory_bank(SMALL, (8, 8, 3), CLASSES),
-        np.random.default_rng(0),
-    )
+    """Random edits of a good string.
+
+    There is no other exception, and no part of a string is ignored.
+    """
+    space = memory_bank(SMALL, (8, 8, 3), CLASSES)
+    rng = np.random.default_rng(0)
     accepted = 0
     for _ in range(4000):
-        text, i = GOOD, int(rng.integers(len(GOOD)))
+        text = GOOD
+        i = int(rng.integers(len(text)))
         letter = "0123457.>:|/=xdgb"[rng.integers(17)]
         text = (
             text[:i]
@@ -824,10 +840,9 @@ def test_mutilated_strings_give_a_user_error_or_a_network():
         accepted += 1
         again = space.to_string(arch)
         ref.assert_valid(SMALL, again)
-        assert len(again) == len(re.sub(r"(?<!\d)0+(?=\d)", "", text)), (
-            again,
-            text,
-        )  # leading zeros are read
+        # Leading zeros are read, and not written.
+        written = re.sub(r"(?<!\d)0+(?=\d)", "", text)
+        assert len(again) == len(written), (again, text)
     assert accepted > 50
 
 
@@ -846,11 +861,10 @@ def test_mutilated_strings_give_a_user_error_or_a_network():
 )
 def test_bad_configurations(change):
     with pytest.raises(UserError) as error:
-        replace(SMALL, **change)
+        replace(SMALL, **change).check()
     message = str(error.value)
-    assert message.startswith(
-        f"memory_bank.{'widening' if change == {'units': 64} else next(iter(change))}: "
-    )
+    field = "widening" if change == {"units": 64} else next(iter(change))
+    assert message.startswith(f"{field}: ")
     assert len(message.splitlines()) == 1
 
 
@@ -862,9 +876,7 @@ def test_too_small_images():
 
 def test_size_bounds_the_number_of_strings():
     assert memory_bank(SMALL, (8, 8, 3), CLASSES).log10_size > 20
-    assert (
-        memory_bank(MemoryBankConfig(), (32, 32, 3), CLASSES).log10_size > 1000
-    )
+    assert memory_bank(PUBLISHED, (32, 32, 3), CLASSES).log10_size > 1000
 
 
 # Graph
@@ -948,7 +960,7 @@ def test_graph_of_a_written_out_network():
 
 
 def test_encoding(case):
-    encoding = memory_bank_encoding(case.config)
+    encoding = case.space.encoding
     encode = jax.jit(encoding.encode)
     for i, text in enumerate(case.texts):
         code = np.asarray(encode(rows(case.archs, i)))
@@ -973,7 +985,7 @@ def test_encoding(case):
 
 
 def test_encoding_of_equal_functions_is_equal(case):
-    encode = jax.jit(memory_bank_encoding(case.config).encode)
+    encode = jax.jit(case.space.encoding.encode)
     arch = rows(case.archs, 10)
     np.testing.assert_array_equal(
         encode(with_inactive_noise(arch, 0)), encode(arch)
@@ -982,9 +994,11 @@ def test_encoding_of_equal_functions_is_equal(case):
 
 def test_smash_theta(case):
     skip_third_size(case)
-    config, encoding = case.config, memory_bank_encoding(case.config)
+    config = case.config
     generator = smash(
-        SmashConfig(stem=4, layers=(2, 2), growth=4), encoding, case.target
+        SmashConfig(stem=4, layers=(2, 2), growth=4),
+        case.space.encoding,
+        case.target,
     )
     phi = generator.init(jax.random.key(0))
     generate, apply = jax.jit(generator.generate), jax.jit(case.target.apply)
@@ -1021,7 +1035,7 @@ def test_smash_weights_depend_on_the_architecture(case):
     skip_third_size(case)
     generator = smash(
         SmashConfig(stem=4, layers=(2, 2), growth=4),
-        memory_bank_encoding(case.config),
+        case.space.encoding,
         case.target,
     )
     phi = generator.init(jax.random.key(0))
