@@ -18,7 +18,7 @@ from jaxhypernas.types import Array
 
 
 def jax_network(
-    theta: Any, choice_6: Array | tuple[int, ...], x_BxHxWxC: jax.Array
+    theta: Any, choice_6: "Array | tuple[int, ...]", x_BxHxWxC: jax.Array
 ) -> jax.Array:
     """Returns the logits of an architecture.
 
