@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from helpers import row
 
+from jaxhypernas.archs.population import rows
 from jaxhypernas.archs.sizes import (
     GhnCellConfig,
     Nasbench201Config,
@@ -83,4 +84,4 @@ SPECIAL = {
 
 def chosen(name):
     """Two random architectures and the special ones."""
-    return [*texts_of(name, row(drawn(name), slice(0, 2))), *SPECIAL[name]]
+    return [*texts_of(name, rows(drawn(name), slice(0, 2))), *SPECIAL[name]]

@@ -29,6 +29,7 @@ from cell_cases import (
 )
 from helpers import row, same, stack
 
+from jaxhypernas.archs.population import rows
 from jaxhypernas.archs.sizes import (
     CellConfig,
     GhnCellConfig,
@@ -117,7 +118,7 @@ def test_pnas_blocks():
     canonical = jax.jit(jax.vmap(space.canonical))
     for population, number in (
         (first, 136),
-        (row(second, slice(0, 300)), 300),
+        (rows(second, slice(0, 300)), 300),
         (second, 136 * 300),
     ):
         flat = np.concatenate(
@@ -272,7 +273,7 @@ def test_graphs_are_the_strings(name):
     space = parts(name)[0]
     graph_of = jax.jit(space.graph)
     for text in [
-        *texts_of(name, row(drawn(name), slice(0, 40))),
+        *texts_of(name, rows(drawn(name), slice(0, 40))),
         *SPECIAL[name],
     ]:
         graph = jax.tree.map(np.asarray, graph_of(space.from_string(text)))
@@ -332,7 +333,7 @@ def test_growth(name):
         ).all()
         assert len({row.tobytes() for row in tokens}) == number
         few = np.random.default_rng(level).permutation(number)[:4]
-        population = row(population, few)
+        population = rows(population, few)
         for text in texts_of(name, population):
             nodes = ref.parse(name, text)
             done = level if name == "nasbench201" else level * rules.per_block
@@ -356,7 +357,7 @@ def test_growth(name):
 def test_growth_adds_a_block_and_keeps_the_rest(name):
     space = parts(name)[0]
     assert space.growth is not None
-    parents = row(space.growth.children(None, 1), slice(0, 3))
+    parents = rows(space.growth.children(None, 1), slice(0, 3))
     children = space.growth.children(parents, 2)
     number = len(children.out_S) // 3
     first = 1 if name == "nasbench201" else ref.RULES[name].per_block
@@ -426,7 +427,7 @@ def test_paths(name):
         assert not (archs.read_NxS * ~expected[None]).any()
         assert set(np.unique(archs.op_NxO)) == {0, 1}
         for text, i in zip(
-            texts_of(name, row(archs, slice(0, 30))), range(30), strict=True
+            texts_of(name, rows(archs, slice(0, 30))), range(30), strict=True
         ):
             nodes = ref.parse(name, text.replace("()", "(99)"))
             kept = [

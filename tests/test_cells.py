@@ -25,6 +25,7 @@ from cell_cases import (
 from helpers import row, same, stack
 from tiny import NEEDS_COMPILER
 
+from jaxhypernas.archs.population import rows
 from jaxhypernas.execution.choice import choose
 from jaxhypernas.execution.config import ExecutionConfig
 from jaxhypernas.numerics import cpu
@@ -290,7 +291,7 @@ def test_twins_give_equal_logits():
 
 def test_canonical_form_keeps_pnas_logits():
     space = parts("pnas")[0]
-    archs = row(drawn("pnas"), slice(0, 8))
+    archs = rows(drawn("pnas"), slice(0, 8))
     canonical = jax.vmap(space.canonical)(archs)
     moved = [i for i in range(8) if not same(row(archs, i), row(canonical, i))][
         :2
@@ -341,7 +342,7 @@ def test_costs_are_the_references(name, cells):
     """See `ref.Network` for the rows that count."""
     image = (16, 12, 1)
     space, target = build(name, image, 7, channels=6, cells=cells)
-    texts = [*texts_of(name, row(drawn(name), slice(10, 13))), *SPECIAL[name]]
+    texts = [*texts_of(name, rows(drawn(name), slice(10, 13))), *SPECIAL[name]]
     archs = stack([space.from_string(text) for text in texts])
     population = space.cost(archs)
     for i, text in enumerate(texts):

@@ -25,6 +25,7 @@ from jaxhypernas.archs.nasbench101 import (
     prune,
     vertex_channels,
 )
+from jaxhypernas.archs.population import rows
 from jaxhypernas.archs.sizes import Nasbench101Config
 from jaxhypernas.numerics import cpu
 from jaxhypernas.spaces.nasbench101 import nasbench101
@@ -143,7 +144,7 @@ def test_cost_counts_the_weights_of_the_plain_network(drawn):
 
 
 def test_cost_of_a_population_is_that_of_each(drawn):
-    population = SPACE.cost(row(drawn[0], slice(0, 12)))
+    population = SPACE.cost(rows(drawn[0], slice(0, 12)))
     assert same(
         population, stack([SPACE.cost(row(drawn[0], i)) for i in range(12)])
     )
