@@ -15,6 +15,9 @@ from jax._src.clusters import ClusterEnv
 
 from jaxhypernas.cli.main import understand
 from jaxhypernas.cli.verbs import VERBS
+from jaxhypernas.families import FAMILIES
+from jaxhypernas.generators import GENERATORS
+from jaxhypernas.search import STRATEGIES
 from jaxhypernas.types import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,10 +67,16 @@ def _commands(line: str) -> Iterator[list[str]]:
 
 
 @pytest.fixture(autouse=True)
-def no_work_directories(monkeypatch, tmp_path):
-    """Commands are of new runs, wherever their work directories are."""
-    monkeypatch.chdir(tmp_path)
+def new_runs(monkeypatch):
+    """Commands begin new runs; the plug-ins that they load are not kept."""
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(type(EPath()), "exists", lambda path: False)
+    registries = (FAMILIES, GENERATORS, STRATEGIES)
+    kept = [(registry, dict(registry)) for registry in registries]
+    yield
+    for registry, entries in kept:
+        for name in set(registry) - set(entries):
+            del registry[name]
 
 
 @pytest.mark.parametrize("file", SHOWN, ids=lambda path: path.name)

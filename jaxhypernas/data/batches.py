@@ -79,7 +79,10 @@ def batch_shape(images: int, batch: int) -> tuple[int, int]:
 
 
 def make_batches(
-    split: Split, mean_C: Array, std_C: Array, batch: int
+    split: Split,
+    mean_C: Array,
+    std_C: Array,
+    batch: int,
 ) -> Batches:
     """Normalises a split and cuts it into at least `MIN_BATCHES` equal batches.
 
@@ -95,12 +98,17 @@ def make_batches(
         UserError: A batch would have fewer than two images.
     """
     number, size = batch_shape(len(split.y_N), batch)
-    x_NxHxWxC = jnp.asarray(split.x_NxHxWxC[: number * size])
-    y_N = jnp.asarray(split.y_N[: number * size])
-    x_NxHxWxC = normalise(x_NxHxWxC, jnp.asarray(mean_C), jnp.asarray(std_C))
+    kept = number * size
+    x_NxHxWxC = normalise(
+        jnp.asarray(split.x_NxHxWxC[:kept]),
+        jnp.asarray(mean_C),
+        jnp.asarray(std_C),
+    )
+    y_N = jnp.asarray(split.y_N[:kept])
     image = x_NxHxWxC.shape[1:]
     return Batches(
-        x_NxHxWxC.reshape(number, size, *image), y_N.reshape(number, size)
+        x_NxHxWxC.reshape(number, size, *image),
+        y_N.reshape(number, size),
     )
 
 
@@ -120,7 +128,11 @@ def permutation(key: jax.Array, size: int, epoch: jax.Array | int) -> jax.Array:
 
 
 def batch_order(
-    key: jax.Array, size: int, batch: int, steps: int, start: jax.Array | int
+    key: jax.Array,
+    size: int,
+    batch: int,
+    steps: int,
+    start: jax.Array | int,
 ) -> jax.Array:
     """Returns the images that steps ``start .. start + steps - 1`` train on.
 
@@ -180,11 +192,17 @@ def normalise(x_BxHxWxC: jax.Array, mean_C: Array, std_C: Array) -> jax.Array:
     """
     chex.assert_rank([x_BxHxWxC, mean_C, std_C], [4, 1, 1])
     x_BxHxWxC = x_BxHxWxC.astype(jnp.float32)
-    return (x_BxHxWxC - mean_C[None, None, None]) / std_C[None, None, None]
+    # Equal ranks: JAX may be set to refuse rank promotion.
+    mean_1x1x1xC = mean_C[None, None, None]
+    std_1x1x1xC = std_C[None, None, None]
+    return (x_BxHxWxC - mean_1x1x1xC) / std_1x1x1xC
 
 
 def augment(
-    key: jax.Array, x_BxHxWxC: jax.Array, pad: int, flip: bool
+    key: jax.Array,
+    x_BxHxWxC: jax.Array,
+    pad: int,
+    flip: bool,
 ) -> jax.Array:
     """Moves and flips each image at random. Dtype and shape stay.
 
@@ -205,13 +223,15 @@ def augment(
         return jax.lax.dynamic_slice(x_HxWxC, (top, left, 0), image)
 
     if pad:
-        padded = jnp.pad(x_BxHxWxC, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        both = (pad, pad)
+        padded = jnp.pad(x_BxHxWxC, ((0, 0), both, both, (0, 0)))
         corner_Bx2 = jax.random.randint(crop_key, (B, 2), 0, 2 * pad + 1)
         x_BxHxWxC = jax.vmap(crop)(padded, corner_Bx2)
 
     if flip:
         flip_B = jax.random.bernoulli(flip_key, shape=(B,))
+        flip_Bx1x1x1 = flip_B[:, None, None, None]
         mirrored = x_BxHxWxC[:, :, ::-1]
-        x_BxHxWxC = jnp.where(flip_B[:, None, None, None], mirrored, x_BxHxWxC)
+        x_BxHxWxC = jnp.where(flip_Bx1x1x1, mirrored, x_BxHxWxC)
 
     return x_BxHxWxC

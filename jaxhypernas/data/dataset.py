@@ -104,7 +104,10 @@ def load(config: DataConfig, seed: int) -> Dataset:
 
 
 def _split_on_disk(
-    config: DataConfig, seed: int, stored: Stored, classes: int
+    config: DataConfig,
+    seed: int,
+    stored: Stored,
+    classes: int,
 ) -> Dataset:
     """Splits a stored set; only the held-out images are in memory."""
     held, kept = _held_and_kept(config, seed, stored.size, classes)
@@ -152,7 +155,10 @@ def blank(config: DataConfig, seed: int) -> Dataset:
 
 
 def _held_and_kept(
-    config: DataConfig, seed: int, images: int, classes: int
+    config: DataConfig,
+    seed: int,
+    images: int,
+    classes: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the training images that are held out, and of those that train."""
     order = np.random.default_rng(seed).permutation(images)[: config.limit]
@@ -185,7 +191,8 @@ def _moments(x_NxHxWxC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         total_C = 0
         for start in range(0, len(x_NxHxWxC), IMAGES_PER_SUM):
             part = x_NxHxWxC[start : start + IMAGES_PER_SUM]
-            total_C = total_C + term(part.astype(np.float64)).sum((0, 1, 2))
+            terms = term(part.astype(np.float64))
+            total_C = total_C + terms.sum((0, 1, 2))
         return total_C / pixels
 
     mean_C = mean(lambda x: x)

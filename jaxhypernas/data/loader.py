@@ -25,7 +25,9 @@ READ_THREADS = 8
 
 
 def host_order(
-    key: jax.Array, size: int, batch: int
+    key: jax.Array,
+    size: int,
+    batch: int,
 ) -> Callable[[int], np.ndarray]:
     """Returns the function of one step that `batches.batch_order` is of many.
 
@@ -48,10 +50,10 @@ def host_order(
         # The next epoch is begun ahead: an accelerator computes its order only when
         # the program before it has ended.
         epoch_order(last + 1)
-        parts = [
-            np.asarray(epoch_order(epoch))[index_B[epoch_B == epoch]]
-            for epoch in range(int(epoch_B[0]), last + 1)
-        ]
+        parts = []
+        for epoch in range(int(epoch_B[0]), last + 1):
+            images = np.asarray(epoch_order(epoch))
+            parts.append(images[index_B[epoch_B == epoch]])
         return np.concatenate(parts)
 
     return order
@@ -108,11 +110,17 @@ def segments(
 
 
 def _process_rows(
-    sharding: NamedSharding, batch: int, devices: Iterable[jax.Device]
+    sharding: NamedSharding,
+    batch: int,
+    devices: Iterable[jax.Device],
 ) -> np.ndarray:
     """The images of a batch that some devices hold, ascending."""
     index_of = sharding.devices_indices_map((1, batch))
-    rows = [np.arange(batch)[index_of[device][1]] for device in devices]
+    every_row = np.arange(batch)
+    rows = []
+    for device in devices:
+        _, of_batch = index_of[device]
+        rows.append(every_row[of_batch])
     return np.unique(np.concatenate(rows))
 
 

@@ -56,16 +56,16 @@ def gather(rows: np.ndarray) -> np.ndarray:
     length_P = multihost_utils.process_allgather(np.int32(len(mine)))
 
     # Padded to a power of two: each size compiles a program.
-    padded = np.zeros(1 << int(length_P.max()).bit_length(), np.uint8)
+    longest = int(length_P.max())
+    padded = np.zeros(1 << longest.bit_length(), np.uint8)
     padded[: len(mine)] = mine
     padded_P = multihost_utils.process_allgather(padded)
 
-    parts = [
-        np.asarray(part[:length]).tobytes()
-        for part, length in zip(padded_P, length_P, strict=True)
-    ]
-    joined = np.frombuffer(b"".join(parts), rows.dtype)
-    return joined.reshape(-1, *rows.shape[1:])
+    parts = []
+    for part, length in zip(padded_P, length_P, strict=True):
+        parts.append(np.asarray(part[:length]).tobytes())
+    everything = np.frombuffer(b"".join(parts), rows.dtype)
+    return everything.reshape(-1, *rows.shape[1:])
 
 
 def any_of(flag: bool) -> bool:
