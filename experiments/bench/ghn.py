@@ -24,7 +24,8 @@ from measures import best_seconds
 from jaxhypernas.archs.sizes import GhnCellConfig
 from jaxhypernas.families import FAMILIES
 from jaxhypernas.generators.configs import GhnConfig
-from jaxhypernas.generators.ghn import GraphNet, ghn
+from jaxhypernas.generators.ghn import ghn
+from jaxhypernas.generators.graph_net import GraphNet
 from jaxhypernas.types import Arch, Params
 
 IMAGE = (32, 32, 3)
