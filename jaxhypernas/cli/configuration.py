@@ -9,6 +9,7 @@ from etils.epath import Path
 from jaxhypernas.cli.flags import Flag, config_flags, one_of
 from jaxhypernas.cli.parsing import parse_known
 from jaxhypernas.config.config import REGISTRIES, Config
+from jaxhypernas.config.file import load
 from jaxhypernas.config.presets import PRESETS
 from jaxhypernas.types import Settings
 
@@ -52,9 +53,6 @@ def _start(preset: str, workdir: Path | None) -> Config:
     if not preset and workdir is not None:
         path = workdir / "config.json"
         if path.exists():
-            # Reading a file of a run loads more than help and typing errors need.
-            from jaxhypernas.config.file import load
-
             return load(path)
     return PRESETS[preset or "small"]
 
