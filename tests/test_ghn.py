@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import GENERATOR_SIZES, SPACES
+from tiny import SPACES
 
+from jaxhypernas.archs.sizes import CellConfig
 from jaxhypernas.families import FAMILIES
 from jaxhypernas.generators import GENERATORS
 from jaxhypernas.generators.configs import GhnConfig
@@ -234,14 +235,14 @@ def test_every_node_hears_of_every_other():
 # Generated weights
 
 
-TINY_GHN = GENERATOR_SIZES["ghn"]
+TINY_GHN = GhnConfig(hidden=8, decoder=8, passes=1)
 
 
 @cache
 def parts(name, ghn_config=TINY_GHN, channels=4, cells=2):
     """A space, its target and a graph hypernetwork for them."""
     config = SPACES[name]
-    if hasattr(config, "cells"):
+    if isinstance(config, CellConfig):
         config = dataclasses.replace(config, channels=channels, cells=cells)
     space, target = FAMILIES[name].build(config, (8, 8, 1), 10)
     return space, target, ghn(ghn_config, space, target)
@@ -401,10 +402,17 @@ def test_decay_is_of_shared_kernels_only():
         assert wanted == (w.ndim > 1)
 
 
-@pytest.mark.parametrize("name", ["hidden", "decoder", "passes"])
-def test_sizes_below_one(name):
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("hidden", GhnConfig(hidden=0)),
+        ("decoder", GhnConfig(decoder=-1)),
+        ("passes", GhnConfig(passes=0)),
+    ],
+)
+def test_sizes_below_one(name, config):
     with pytest.raises(UserError, match=f"^{name}: .*at least 1"):
-        GhnConfig(**{name: 0}).check()
+        config.check()
 
 
 def test_registry():

@@ -21,7 +21,7 @@ from jaxhypernas.archs.memory_bank import (
     layout,
 )
 from jaxhypernas.archs.sizes import MemoryBankConfig
-from jaxhypernas.types import Encoding, Params
+from jaxhypernas.types import Array, Encoding, Params
 
 
 def memory_bank_encoding(config: MemoryBankConfig) -> Encoding:
@@ -156,7 +156,7 @@ def _op_features(
     block_1xb = jnp.array([[int(i == b) for i in range(BLOCKS)]], jnp.int32)
     dilations = range(1, config.max_dilation + 1)
 
-    def per_conv(values: jax.Array, choices: Sequence[int]) -> jax.Array:
+    def per_conv(values: Array, choices: Sequence[int]) -> jax.Array:
         """Settings of convolutions, 0 where a convolution is inactive."""
         hot_Px4xF = _one_hot(values, choices).reshape(P, CONVS, -1)
         return (hot_Px4xF * active_Px4[..., None]).reshape(P, -1)
@@ -173,6 +173,6 @@ def _op_features(
     return jnp.concatenate(features, 1)
 
 
-def _one_hot(values: jax.Array, choices: Sequence[int]) -> jax.Array:
+def _one_hot(values: Array, choices: Sequence[int]) -> jax.Array:
     """1 where the value is the choice, on a new last axis; 0 for no choice."""
     return (values[..., None] == jnp.array(choices)).astype(jnp.int32)

@@ -22,7 +22,7 @@ from jaxhypernas.archs.memory_bank import (
 from jaxhypernas.archs.sizes import MemoryBankConfig
 from jaxhypernas.spaces.memory_bank_sampling import canonical, mutate, sample
 from jaxhypernas.spaces.memory_bank_text import from_string, to_string
-from jaxhypernas.types import Cost, Graph, ImageShape, Space, UserError
+from jaxhypernas.types import Array, Cost, Graph, ImageShape, Space, UserError
 
 NODE_OPS = (
     "input",
@@ -191,7 +191,7 @@ def _cost(
 
 def _op_params(
     config: MemoryBankConfig, arch: MemoryBankArch, place: Layout
-) -> np.ndarray:
+) -> Array:
     """Weights of all ops of each block, [..., 3]."""
     unit = config.unit
     # Convolutions 0 and 2 take the output of the 1x1, 1 and 3 that of another.

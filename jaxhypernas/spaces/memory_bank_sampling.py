@@ -26,6 +26,7 @@ from jaxhypernas.archs.memory_bank import (
     max_dilation,
 )
 from jaxhypernas.archs.sizes import MemoryBankConfig
+from jaxhypernas.types import Array
 
 OP_SET_PROBABILITIES = np.array([0.05, 0.10, 0.15, 0.25, 0.45], np.float32)
 """Probability of each row of OP_SETS."""
@@ -138,28 +139,28 @@ def canonical(arch: MemoryBankArch) -> MemoryBankArch:
 class _Slot(NamedTuple):
     """One op: a row of the fields of `MemoryBankArch` after the first."""
 
-    read_M: jax.Array
-    write_M: jax.Array
-    width: jax.Array
-    op: jax.Array
-    kernel_4x2: jax.Array
-    dilation_4x2: jax.Array
-    groups_4: jax.Array
+    read_M: Array
+    write_M: Array
+    width: Array
+    op: Array
+    kernel_4x2: Array
+    dilation_4x2: Array
+    groups_4: Array
 
 
 class _Limits(NamedTuple):
     """Numbers that the ops of a block share; with a leading axis, of all blocks."""
 
-    bank: jax.Array
+    bank: Array
     """Units in a bank."""
 
-    input_banks: jax.Array
+    input_banks: Array
     """Banks that the block's input fills."""
 
-    banks: jax.Array
+    banks: Array
     """Largest number of banks written."""
 
-    budget: jax.Array
+    budget: Array
     """Positions of the encoding that the block may use."""
 
 
@@ -168,8 +169,8 @@ def _redraw(
     key: jax.Array,
     old: MemoryBankArch,
     rate: float,
-    share_3: jax.Array,
-    max_kernel: jax.Array,
+    share_3: Array,
+    max_kernel: Array,
 ) -> MemoryBankArch:
     """Draws elements of all ops again with probability ``rate``, or where invalid.
 
@@ -195,7 +196,7 @@ def _redraw(
 def _redraw_block(
     config: MemoryBankConfig,
     rate: float,
-    max_kernel: jax.Array,
+    max_kernel: Array,
     key: jax.Array,
     old_P: _Slot,
     limits: _Limits,
@@ -232,12 +233,12 @@ def _redraw_block(
 def _redraw_slot(
     config: MemoryBankConfig,
     rate: float,
-    max_kernel: jax.Array,
+    max_kernel: Array,
     key: jax.Array,
     old: _Slot,
     limits: _Limits,
-    written: jax.Array,
-    room: jax.Array,
+    written: Array,
+    room: Array,
 ) -> _Slot:
     """Draws elements of one op again with probability ``rate``, or where invalid."""
     coin_key, *keys = jax.random.split(key, 8)
@@ -277,11 +278,11 @@ def _redraw_slot(
 
 def _can_read(
     config: MemoryBankConfig,
-    read_M: jax.Array,
-    bank: jax.Array,
-    written: jax.Array,
-    room: jax.Array,
-) -> jax.Array:
+    read_M: Array,
+    bank: Array,
+    written: Array,
+    room: Array,
+) -> Array:
     """Whether all banks read are written, and reading them is within the budget."""
     index_M = jnp.arange(config.max_banks)
     unwritten_M = jnp.where(index_M >= written, read_M, 0)
@@ -292,10 +293,10 @@ def _can_read(
 def _draw_reads(
     config: MemoryBankConfig,
     key: jax.Array,
-    bank: jax.Array,
-    written: jax.Array,
-    room: jax.Array,
-) -> jax.Array:
+    bank: Array,
+    written: Array,
+    room: Array,
+) -> Array:
     """Draws banks to read, as 0/1 per bank.
 
     Their number is uniform, then cut to what the budget's ``room`` positions allow.
@@ -310,8 +311,8 @@ def _draw_reads(
 
 
 def _draw_width(
-    config: MemoryBankConfig, key: jax.Array, bank: jax.Array, reads: jax.Array
-) -> jax.Array:
+    config: MemoryBankConfig, key: jax.Array, bank: Array, reads: Array
+) -> Array:
     """Draws units of output, a multiple of the bank.
 
     The probability falls with the distance from the number of units read.
@@ -326,10 +327,10 @@ def _draw_width(
 def _draw_writes(
     config: MemoryBankConfig,
     key: jax.Array,
-    chunks: jax.Array,
-    written: jax.Array,
-    banks: jax.Array,
-) -> jax.Array:
+    chunks: Array,
+    written: Array,
+    banks: Array,
+) -> Array:
     """Draws banks to write, as 0/1 per bank.
 
     There is at least one per chunk of output; each further bank is e times less likely.
@@ -345,9 +346,7 @@ def _draw_writes(
     return _first_empty(_subset(set_key, open_M, number), written, banks)
 
 
-def _first_empty(
-    write_M: jax.Array, written: jax.Array, banks: jax.Array
-) -> jax.Array:
+def _first_empty(write_M: Array, written: Array, banks: Array) -> Array:
     """Moves writes of new banks to the first empty banks.
 
     Written banks are then always a prefix.
@@ -359,9 +358,7 @@ def _first_empty(
     return jnp.where(index_M < written, write_M, first_M)
 
 
-def _subset(
-    key: jax.Array, candidates_M: jax.Array, size: jax.Array
-) -> jax.Array:
+def _subset(key: jax.Array, candidates_M: Array, size: Array) -> Array:
     """A uniformly random subset of ``size`` of the marked positions, as 0/1."""
     # Uniform numbers are below 1: positions that are not marked come last.
     rank_M = jax.random.uniform(key, candidates_M.shape)
@@ -369,11 +366,11 @@ def _subset(
     return (jnp.argsort(jnp.argsort(order_M)) < size).astype(jnp.int32)
 
 
-def _categorical(key: jax.Array, log_p: jax.Array) -> jax.Array:
+def _categorical(key: jax.Array, log_p: Array) -> jax.Array:
     """Random indices along the last axis of log-probabilities, int32."""
     return jax.random.categorical(key, log_p).astype(jnp.int32)
 
 
-def _choose(condition: jax.Array, a: Any, b: Any) -> Any:
+def _choose(condition: Array, a: Any, b: Any) -> Any:
     """The leaves of ``a`` where the condition holds, else of ``b``."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)

@@ -47,7 +47,7 @@ def to_string(arch: MemoryBankArch) -> str:
     arch = MemoryBankArch(*map(np.asarray, arch))
     blocks = []
     for b in range(BLOCKS):
-        slots = np.flatnonzero(arch.width_3xP[b])
+        slots = np.flatnonzero(arch.width_3xP[b]).tolist()
         ops = (f"|{_op_string(arch, b, p)}" for p in slots)
         blocks.append(f"b{arch.bank_3[b]}" + "".join(ops))
     return "/".join(blocks)
@@ -175,7 +175,7 @@ def _check_banks(
     bank = int(arch.bank_3[b])
     in_units = config.in_units[b]
     fits = 1 <= bank <= config.units
-    if not fits or in_units // bank < banks_per_read(config, bank):
+    if not fits or in_units // bank < banks_per_read(config, arch.bank_3[b]):
         raise UserError(
             f"arch: block {b}: banks of {bank} units don't fit {config.units} "
             "units and this input"

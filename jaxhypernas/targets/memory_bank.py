@@ -171,7 +171,7 @@ def _block(
 ) -> jax.Array:
     """The memory after all ops of one block; ``arch`` and ``place`` are its rows."""
     memory_units = memory_BxHxWxC.shape[-1] // config.unit
-    slots_P = {
+    slots_P: dict[str, Any] = {
         "one_by_one": one_by_one_kernels(
             config, arch, place, op_rows, memory_units
         ),

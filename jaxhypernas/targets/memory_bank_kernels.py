@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxhypernas.archs.memory_bank import Layout, MemoryBankArch
 from jaxhypernas.archs.sizes import MemoryBankConfig
+from jaxhypernas.types import Array
 
 
 def cut_kernel(
@@ -94,7 +95,7 @@ def one_by_one_kernels(
 
 def bank_routes(
     config: MemoryBankConfig, arch: MemoryBankArch, memory_units: int
-) -> jax.Array:
+) -> Array:
     """Maps each op's output units to the memory units that they are added to.
 
     Chunks of an op's output cycle over the banks it writes.
