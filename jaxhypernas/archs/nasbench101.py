@@ -56,14 +56,19 @@ def prune(arch: Nasbench101Arch) -> Nasbench101Arch:
     needed = [end[..., 0]]
     for v in range(1, MAX_VERTICES):
         into_v = edge_VxV[..., :v, v]
-        reached.append((into_v & xp.stack(reached, -1)).any(-1))
+        feeds_v = into_v & xp.stack(reached, -1)
+        reached.append(feeds_v.any(-1))
+
         out_of_v = edge_VxV[..., -v - 1, -v:]
-        needed.insert(0, (out_of_v & xp.stack(needed, -1)).any(-1))
+        fed_by_v = out_of_v & xp.stack(needed, -1)
+        needed.insert(0, fed_by_v.any(-1))
 
     alive_V = xp.stack(reached, -1) & xp.stack(needed, -1)
-    edge_VxV = edge_VxV & alive_V[..., None] & alive_V[..., None, :]
+    alive_N = alive_V[..., 1:-1]
+    both_alive_VxV = alive_V[..., None] & alive_V[..., None, :]
+    edge_VxV = edge_VxV & both_alive_VxV
     return Nasbench101Arch(
-        op_N=xp.where(alive_V[..., 1:-1], arch.op_N, 0),
+        op_N=xp.where(alive_N, arch.op_N, 0),
         edge_VxV=edge_VxV.astype(np.int32),
     )
 
@@ -81,7 +86,11 @@ def relabel(arch: Nasbench101Arch, order_N: Array) -> Nasbench101Arch:
     xp: Any = array_module(arch.edge_VxV)
     ends = (0, MAX_VERTICES - 1)
     at_V = xp.pad(order_N + 1, (1, 1), constant_values=ends)
-    return Nasbench101Arch(arch.op_N[order_N], arch.edge_VxV[at_V][:, at_V])
+    from_VxV = arch.edge_VxV[at_V]
+    return Nasbench101Arch(
+        op_N=arch.op_N[order_N],
+        edge_VxV=from_VxV[:, at_V],
+    )
 
 
 def compact(arch: Nasbench101Arch) -> Nasbench101Arch:
@@ -95,7 +104,9 @@ def compact(arch: Nasbench101Arch) -> Nasbench101Arch:
     """
     arch = prune(arch)
     xp: Any = array_module(arch.op_N)
-    return relabel(arch, xp.argsort(arch.op_N == 0, stable=True))
+    unused_N = arch.op_N == 0
+    order_N = xp.argsort(unused_N, stable=True)
+    return relabel(arch, order_N)
 
 
 def valid(arch: Nasbench101Arch) -> Array:
@@ -129,7 +140,8 @@ def vertex_channels(edge_VxV: Array, channels: int) -> Array:
     feeds_N: Any = edge_VxV[..., 1:-1, -1]
     number = xp.maximum(feeds_N.sum(-1, keepdims=True), 1)
     extra_N = xp.cumsum(feeds_N, -1) <= channels % number
-    share_N = feeds_N * (channels // number + extra_N.astype(np.int32))
+    each_N = channels // number + extra_N.astype(np.int32)
+    share_N = feeds_N * each_N
 
     # From the last vertex to the first: ``found[i]`` belongs to vertex N - i.
     found: list[Any] = []
@@ -140,4 +152,6 @@ def vertex_channels(edge_VxV: Array, channels: int) -> Array:
             wider = xp.maximum(width, fed_channel)
             width = xp.where(feeds_N[..., n] > 0, width, wider)
         found.append(width)
-    return xp.stack(found[::-1], -1).astype(np.int32)
+    found.reverse()
+    channels_N = xp.stack(found, -1)
+    return channels_N.astype(np.int32)

@@ -80,7 +80,8 @@ def cost(
     live_N, live_I = _live(structure, arch)
     count = partial(_count, structure, config, image, classes)
 
-    params, flops = count(op_NxO.sum(-2), np.ones(live_I.shape, np.int64))
+    all_I = np.ones(live_I.shape, np.int64)
+    params, flops = count(op_NxO.sum(-2), all_I)
     live_op_NxO = op_NxO * live_N[..., None]
     live_params, live_flops = count(
         live_op_NxO.sum(-2), live_I.astype(np.int64)
@@ -138,7 +139,8 @@ def _count(
 
     C = config.channels
     area = image[0] * image[1]
-    stem = np.full(uses_O.shape[:-1], image[2] * 9 * width * C, np.int64)
+    lead = uses_O.shape[:-1]
+    stem = np.full(lead, image[2] * 9 * width * C, np.int64)
     params = stem + 2 * width * C
     flops = stem * area
 

@@ -31,24 +31,28 @@ def graph(structure: CellStructure, arch: CellArch) -> Graph:
     # Which vertices make each state: an input its own, a node the one it writes.
     makes_SxV = np.zeros((states, vertices), np.int32)
     makes_SxV[np.arange(inputs), np.arange(inputs)] = 1
-    makes_SxV[np.array(structure.write_N), inputs + np.arange(nodes)] = 1
+    write_N = np.array(structure.write_N)
+    makes_SxV[write_N, inputs + np.arange(nodes)] = 1
 
     active_N = jnp.asarray(arch.op_NxO).max(1)
     first_I = jnp.ones(inputs, jnp.int32)
     last_1 = jnp.zeros(1, jnp.int32)
-    makes_SxV = makes_SxV * jnp.concatenate([first_I, active_N, last_1])[None]
+    exists_V = jnp.concatenate([first_I, active_N, last_1])
+    makes_SxV = makes_SxV * exists_V[None]
 
     # Rows of the nodes and of the output; inputs read nothing.
     read_NxS = arch.read_NxS * active_N[:, None]
     out_1xS = jnp.asarray(arch.out_S)[None]
-    feeds = jnp.concatenate([read_NxS, out_1xS]) @ makes_SxV > 0
+    readers = jnp.concatenate([read_NxS, out_1xS])
+    feeds = readers @ makes_SxV > 0
     edge_VxV = jnp.zeros((vertices, vertices), jnp.int32)
     edge_VxV = edge_VxV.at[inputs:].set(feeds.astype(jnp.int32))
 
-    op_VxO = jnp.zeros((vertices, 2 + len(structure.ops)), jnp.int32)
+    columns = 2 + len(structure.ops)
+    op_VxO = jnp.zeros((vertices, columns), jnp.int32)
     op_VxO = op_VxO.at[:inputs, 0].set(1)
-    op_VxO = op_VxO.at[vertices - 1, 1].set(1)
-    op_VxO = op_VxO.at[inputs : inputs + nodes, 2:].set(arch.op_NxO)
+    op_VxO = op_VxO.at[-1, 1].set(1)
+    op_VxO = op_VxO.at[inputs:-1, 2:].set(arch.op_NxO)
     return Graph(op_VxO, edge_VxV, jnp.ones(vertices, jnp.int32))
 
 
@@ -68,5 +72,7 @@ def keep_paths(
     """
     k_Nx1 = jnp.maximum(paths_NxK.sum(-1, keepdims=True), 1)
     drop_rate_Nx1 = rate ** (1 / k_Nx1.astype(jnp.float32))
-    dropped_NxK = jax.random.uniform(key, paths_NxK.shape) < drop_rate_Nx1
-    return jnp.where(dropped_NxK, 0, paths_NxK).astype(jnp.int32)
+    uniform_NxK = jax.random.uniform(key, paths_NxK.shape)
+    dropped_NxK = uniform_NxK < drop_rate_Nx1
+    kept_NxK = jnp.where(dropped_NxK, 0, paths_NxK)
+    return kept_NxK.astype(jnp.int32)

@@ -70,7 +70,9 @@ def _numpy(tree: Any) -> Any:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    leaves = jax.tree.leaves(a)
+    others = jax.tree.leaves(b)
+    pairs = zip(leaves, others, strict=True)
     return all(np.array_equal(x, y) for x, y in pairs)
 
 

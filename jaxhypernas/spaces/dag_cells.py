@@ -46,7 +46,8 @@ def with_output(dag: DagConfig, op_NxO: Array, read_NxS: Array) -> CellArch:
     exists_S = (active_Nx1 * write_NxS).max(-2)
     out_S = exists_S
     if dag.unread_output:
-        out_S = exists_S * (1 - (read_NxS * active_Nx1).max(-2))
+        read_S = (read_NxS * active_Nx1).max(-2)
+        out_S = exists_S * (1 - read_S)
     return CellArch(op_NxO, read_NxS, out_S.astype(xp.int32))
 
 
@@ -101,7 +102,8 @@ def mutate(dag: DagConfig, key: jax.Array, arch: CellArch) -> CellArch:
     new_key, node_key, part_key = jax.random.split(key, 3)
     new = sample(dag, new_key, 1.0)
     nodes = len(dag.structure.write_N)
-    here_N = jnp.arange(nodes) == jax.random.randint(node_key, (), 0, nodes)
+    node = jax.random.randint(node_key, (), 0, nodes)
+    here_N = jnp.arange(nodes) == node
     change_ops = jax.random.bernoulli(part_key)
 
     new_op_Nx1 = (here_N & change_ops)[:, None]
@@ -129,7 +131,8 @@ def canonical(dag: DagConfig, arch: CellArch) -> CellArch:
 
     row_BxnxF = row_NxF.reshape(nodes // dag.block_nodes, dag.block_nodes, -1)
     # `lexsort` takes the last key as the first to sort by.
-    order_Bxn = jnp.lexsort(jnp.moveaxis(row_BxnxF, -1, 0)[::-1], -1)
+    keys_FxBxn = jnp.moveaxis(row_BxnxF, -1, 0)
+    order_Bxn = jnp.lexsort(keys_FxBxn[::-1], -1)
     row_BxnxF = jnp.take_along_axis(row_BxnxF, order_Bxn[..., None], 1)
 
     row_NxF = row_BxnxF.reshape(nodes, -1)

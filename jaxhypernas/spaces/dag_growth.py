@@ -79,7 +79,8 @@ def _children(
             np.asarray(x) for x in (population.op_NxO, population.read_NxS)
         ]
 
-    blocks = list(combinations_with_replacement(_node_options(dag, level), n))
+    options = _node_options(dag, level)
+    blocks = list(combinations_with_replacement(options, n))
     op_KxnxO = np.zeros((len(blocks), n, len(structure.ops)), np.int32)
     read_KxnxS = np.zeros((len(blocks), n, structure.states), np.int32)
     for k, block in enumerate(blocks):
@@ -120,12 +121,15 @@ def _tokens(dag: DagConfig, population: CellArch, level: int) -> np.ndarray:
     structure = dag.structure
 
     def fields(marked_AxNxK: Array, most: int) -> np.ndarray:
-        marked_AxNxK = np.asarray(marked_AxNxK)[:, : level * dag.block_nodes]
-        order = np.argsort(1 - marked_AxNxK, -1, kind="stable")[..., :most]
+        nodes = level * dag.block_nodes
+        marked_AxNxK = np.asarray(marked_AxNxK)[:, :nodes]
+        order = np.argsort(1 - marked_AxNxK, -1, kind="stable")
+        order = order[..., :most]
         chosen = np.take_along_axis(marked_AxNxK, order, -1)
         return (order + (most > 1)) * chosen
 
     reads = fields(population.read_NxS, structure.reads)
     ops = fields(population.op_NxO, structure.ops_at_once)
-    token = np.concatenate([reads, ops], -1).astype(np.int32)
-    return token.reshape(token.shape[0], level, -1)
+    token = np.concatenate([reads, ops], -1)
+    token = token.reshape(token.shape[0], level, -1)
+    return token.astype(np.int32)

@@ -37,10 +37,13 @@ def to_string(dag: DagConfig, arch: CellArch) -> str:
     chex.assert_shape(arch.op_NxO, (nodes, ops))
     chex.assert_shape(arch.read_NxS, (nodes, structure.states))
 
+    op_NxO = np.asarray(arch.op_NxO)
+    read_NxS = np.asarray(arch.read_NxS)
     texts = []
-    for op_O, read_S in zip(*map(np.asarray, arch[:2]), strict=True):
+    for op_O, read_S in zip(op_NxO, read_NxS, strict=True):
         names = "+".join(compress(structure.ops, op_O))
-        states = ",".join(map(str, np.flatnonzero(read_S)))
+        read = np.flatnonzero(read_S)
+        states = ",".join(map(str, read))
         texts.append(f"{names}({states})" if names else "-")
     return ";".join(texts)
 
@@ -104,4 +107,5 @@ def _read_node(
             f"arch: node {n} may read {structure.reads} states and apply "
             f"{structure.ops_at_once} ops at most"
         )
-    return [structure.ops.index(op) for op in ops], [int(s) for s in reads]
+    indices = [structure.ops.index(op) for op in ops]
+    return indices, [int(state) for state in reads]

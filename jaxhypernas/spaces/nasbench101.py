@@ -94,7 +94,8 @@ def _cost(
 
     C = config.channels
     area = image[0] * image[1]
-    stem = np.full(op_N.shape[:-1], image[2] * 9 * C, np.int64)
+    lead = op_N.shape[:-1]
+    stem = np.full(lead, image[2] * 9 * C, np.int64)
     params = stem + 2 * C
     flops = stem * area
 

@@ -95,8 +95,10 @@ def canonical(arch: Nasbench101Arch) -> Nasbench101Arch:
     # Edges lead forwards, and vertices are in the first places.
     sorted_R = of_edges(backward_RxVxV) == 0
     first_R = _int32(place_RxN) @ exists_N == 2 ** exists_N.sum() - 1
-    code_R = jnp.where(sorted_R & first_R, code_R, np.iinfo(np.int32).max)
-    return relabel(arch, _int32(order_RxN)[jnp.argmin(code_R)])
+    largest = np.iinfo(np.int32).max
+    code_R = jnp.where(sorted_R & first_R, code_R, largest)
+    best = jnp.argmin(code_R)
+    return relabel(arch, _int32(order_RxN)[best])
 
 
 def _int32(x: np.ndarray) -> jax.Array:

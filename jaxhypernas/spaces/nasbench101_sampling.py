@@ -46,7 +46,8 @@ def sample(key: jax.Array, progress: jax.Array | float) -> Nasbench101Arch:
 
     length = np.array([len(table) for table in tables])
     start = np.cumsum(length) - length
-    row = jax.random.randint(graph_key, (), 0, jnp.asarray(length)[size])
+    rows = jnp.asarray(length)[size]
+    row = jax.random.randint(graph_key, (), 0, rows)
     codes = jnp.asarray(np.concatenate(tables))
     code = codes[jnp.asarray(start)[size] + row]
 
@@ -75,7 +76,8 @@ def mutate(key: jax.Array, arch: Nasbench101Arch) -> Nasbench101Arch:
         tries, _, _ = carry
         changed = _change(jax.random.fold_in(key, tries), arch)
         new = compact(changed)
-        whole = (new.op_N > 0).sum() == (changed.op_N > 0).sum()
+        vertices = (new.op_N > 0).sum()
+        whole = vertices == (changed.op_N > 0).sum()
         another_op = (new.op_N != arch.op_N).any()
         another_edge = (new.edge_VxV != arch.edge_VxV).any()
         found = whole & valid(new) & (another_op | another_edge)
@@ -129,8 +131,10 @@ def _spread(key: jax.Array, arch: Nasbench101Arch) -> Nasbench101Arch:
 
 def _one_of(key: jax.Array, marked: jax.Array) -> jax.Array:
     """Marks one of the marked entries at random; none where none is marked."""
-    value = jnp.where(marked, jax.random.uniform(key, marked.shape), -1.0)
-    return (marked & (value == value.max())).astype(jnp.int32)
+    value = jax.random.uniform(key, marked.shape)
+    value = jnp.where(marked, value, -1.0)
+    chosen = marked & (value == value.max())
+    return chosen.astype(jnp.int32)
 
 
 def _missing_edges(arch: Nasbench101Arch) -> jax.Array:
@@ -150,7 +154,8 @@ def _with_other_op(
     other_N = (arch.op_N - 1 + shift) % len(OPS) + 1
     here_N = jnp.arange(MAX_INTERIOR) == place
     exists = arch.op_N[place] > 0
-    return arch._replace(op_N=jnp.where(here_N & exists, other_N, arch.op_N))
+    op_N = jnp.where(here_N & exists, other_N, arch.op_N)
+    return arch._replace(op_N=op_N)
 
 
 def _toggle_vertex(

@@ -110,7 +110,8 @@ def from_choices(choice_6: Array) -> CellArch:
     """
     xp: Any = array_module(choice_6)
     op_of_choice = np.eye(5, dtype=np.int32)[:, 1:]
-    read_NxS = np.eye(4, dtype=np.int32)[[start for _, start in EDGES]]
+    starts = [start for _, start in EDGES]
+    read_NxS = np.eye(4, dtype=np.int32)[starts]
     out_S = np.array([0, 0, 0, 1], np.int32)
 
     lead = choice_6.shape[:-1]
@@ -166,9 +167,10 @@ def to_string(arch: CellArch) -> str:
         The string.
     """
     chex.assert_shape(arch.op_NxO, (6, 4))
+    choice_6 = np.asarray(choices(arch))
     names = [
         f"{EDGE_OPS[op]}~{start}"
-        for op, (_, start) in zip(np.asarray(choices(arch)), EDGES, strict=True)
+        for op, (_, start) in zip(choice_6, EDGES, strict=True)
     ]
     groups = names[:1], names[1:3], names[3:]
     return "+".join(f"|{'|'.join(group)}|" for group in groups)
@@ -208,13 +210,15 @@ def from_string(text: str) -> CellArch:
 
 def _sample(key: jax.Array, progress: jax.Array | float) -> CellArch:
     """Draws each edge's op uniformly."""
-    return from_choices(jax.random.randint(key, (6,), 0, 5, jnp.int32))
+    choice_6 = jax.random.randint(key, (6,), 0, 5, jnp.int32)
+    return from_choices(choice_6)
 
 
 def _paths(key: jax.Array, rate: jax.Array) -> CellArch:
     """Applies all ops on every edge, except those that are dropped."""
     arch = from_choices(jnp.zeros(6, jnp.int32))
-    op_NxO = keep_paths(key, jnp.ones((6, 4), jnp.int32), rate)
+    all_NxO = jnp.ones((6, 4), jnp.int32)
+    op_NxO = keep_paths(key, all_NxO, rate)
     return arch._replace(op_NxO=op_NxO)
 
 
@@ -224,7 +228,8 @@ def _mutate(key: jax.Array, arch: CellArch) -> CellArch:
     edge = jax.random.randint(edge_key, (), 0, 6)
     old_6 = jnp.asarray(choices(arch))
     shift = jax.random.randint(op_key, (), 1, 5, jnp.int32)
-    return from_choices(old_6.at[edge].set((old_6[edge] + shift) % 5))
+    new = (old_6[edge] + shift) % 5
+    return from_choices(old_6.at[edge].set(new))
 
 
 def _canonical(arch: CellArch) -> CellArch:

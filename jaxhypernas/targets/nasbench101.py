@@ -140,17 +140,20 @@ def _apply(
         c = channels * 2**s
         if s > 0:
             x = _max_pool_2x2(x)
-            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, c - x.shape[-1])))
+            added = c - x.shape[-1]
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, added)))
         channel_N = jnp.asarray(vertex_channels(arch.edge_VxV, c))
         cell = partial(_cell, conv, arch, channel_N)
         x, _ = lax.scan(cell, x, theta["cells"][s])
-    return x.mean((1, 2)) @ theta["head"] + theta["bias"][None]
+    x_BxC = x.mean((1, 2))
+    return x_BxC @ theta["head"] + theta["bias"][None]
 
 
 def _max_pool_2x2(x_BxHxWxC: jax.Array) -> jax.Array:
     """Halves the resolution; height and width are even."""
     B, H, W, C = x_BxHxWxC.shape
-    return x_BxHxWxC.reshape(B, H // 2, 2, W // 2, 2, C).max((2, 4))
+    windows = x_BxHxWxC.reshape(B, H // 2, 2, W // 2, 2, C)
+    return windows.max((2, 4))
 
 
 def _no_vertex(conv: _Conv, w: Params, x: jax.Array) -> jax.Array:
@@ -228,8 +231,8 @@ def _vertex(
     conv: _Conv, x_BxHxWxC: jax.Array, w: Params, node: Params, y: jax.Array
 ) -> jax.Array:
     """Computes a vertex from ``y``, the sum of the interior vertices that feed it."""
-    mask_C = (jnp.arange(y.shape[-1]) < node["channels"]).astype(y.dtype)
-    mask_C = mask_C.reshape(1, 1, 1, -1)
+    used_C = jnp.arange(y.shape[-1]) < node["channels"]
+    mask_C = used_C.astype(y.dtype).reshape(1, 1, 1, -1)
     project = partial(_project, conv, x_BxHxWxC)
     y = _add_if(node["read"][0], y, project, w["project"]) * mask_C
     ops = [partial(op, conv) for op in _OPS]
