@@ -1,4 +1,4 @@
-"""A strict JAX on four simulated CPU devices, set before any test imports it."""
+"""A strict JAX with four simulated CPU devices, set up before a test imports it."""
 
 import os
 from pathlib import Path
@@ -8,23 +8,26 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
+
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+# Compiled programs are kept where runs keep them, however quick they compiled.
 if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-    user_cache = Path(
-        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    )
-    jax.config.update(
-        "jax_compilation_cache_dir", str(user_cache / "jaxhypernas" / "xla")
-    )
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    directory = Path(cache) / "jaxhypernas" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(directory))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_collection_modifyitems(items):
-    """Side by side, a file's tests run in one process, as they share compiled programs; those of the matrix don't."""
+    """In parallel runs, one process runs all tests of a file.
+
+    They share compiled programs. Tests of the matrix do not, and are spread.
+    """
     for item in items:
         if not item.path.name.startswith("test_matrix"):
             item.add_marker(pytest.mark.xdist_group(item.path.name))
@@ -32,7 +35,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module")
 def quick_compiler():
-    """As fast as compiling gets, for tests whose programs run for less time than they take to compile."""
+    """Compiles quickly, for programs that run for less time than they compile."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -40,10 +43,8 @@ def quick_compiler():
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of benchmark data beside the checkout."""
-    path = Path(__file__).resolve().parents[2] / "shared"
+    """The directory of benchmark data, beside the checkout."""
+    path = ROOT.parent / "shared"
     if not path.is_dir():
-        pytest.skip(
-            "needs the benchmark data in ../shared, beside the checkout"
-        )
+        pytest.skip("needs ../shared, benchmark data beside the checkout")
     return path

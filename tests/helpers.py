@@ -1,11 +1,16 @@
 """What many tests use: populations, comparisons, meshes of a few devices."""
 
+import contextlib
+import io
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
+from jaxhypernas.cli.main import main
 from jaxhypernas.execution.mesh import ARCH, DATA
 from jaxhypernas.types import Arch, Space
 
@@ -58,3 +63,42 @@ def mesh_of(devices: int) -> Mesh:
         axis_types=(AxisType.Auto, AxisType.Auto),
         devices=jax.devices()[:devices],
     )
+
+
+PROGRAM = "jaxhypernas: "
+"""How a complaint of the command line begins."""
+
+
+def complaint(words: Sequence[str]) -> str:
+    """Runs a command that must be refused; returns its one line of complaint.
+
+    Fails if the exit code is not 2, or standard error has anything else.
+    """
+    said = io.StringIO()
+    ignored = io.StringIO()
+    with (
+        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(ignored),
+    ):
+        code = main(words)
+    text = said.getvalue()
+    assert code == 2, f"exit code {code}: {text}"
+    is_one_line = text.startswith(PROGRAM) and text.find("\n") == len(text) - 1
+    assert is_one_line, f"not one line: {text}"
+    return text[len(PROGRAM) : -1]
+
+
+def assert_names(line: str, names: Sequence[str]) -> None:
+    """Fails unless a complaint has one of some names of fields, as a word.
+
+    A field is spelt with - on the command line and with _ in Python.
+    """
+
+    def plain(text: str) -> str:
+        return re.sub(r"(?<=\w)-(?=\w)", "_", text)
+
+    found = [
+        re.search(rf"(?<![\w.]){re.escape(plain(name))}(?!\w)", plain(line))
+        for name in names
+    ]
+    assert any(found), f"names none of {names}: {line}"

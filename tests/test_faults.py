@@ -1,4 +1,7 @@
-"""A full disk: nothing finished is lost, one line tells. The campaign of kills: experiments/bench/faults.py."""
+"""A full disk: what is finished is kept, and one line says why the run ended.
+
+The campaign of kills, damage and full disks is ``experiments/bench/faults``.
+"""
 
 import errno
 import os
@@ -6,116 +9,120 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pytest
+from helpers import complaint
 from tiny import TINY
 
-from jaxhypernas.cli import main as cli
-from jaxhypernas.config import config
+from jaxhypernas.cli.verbs import Top
+from jaxhypernas.config import file
 from jaxhypernas.store.checkpoints import Checkpoints
 from jaxhypernas.store.tables import Table
 from jaxhypernas.types import UserError
 
+FULL = "No space left on device"
+
+
+def mount(words: str, place: Path) -> bool:
+    """Mounts or remounts a disk in memory; returns whether that is allowed."""
+    command = ["mount", *words.split(), str(place)]
+    return not subprocess.run(command, capture_output=True).returncode
+
 
 @pytest.fixture
 def disk(tmp_path):
-    """A directory of a disk of 256 KiB."""
+    """A directory on a disk of 256 KiB."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place]
-    if (
-        os.geteuid() != 0
-        or subprocess.run(mount, capture_output=True).returncode
-    ):
+    if os.geteuid() or not mount("-t tmpfs -o size=256k tmpfs", place):
         pytest.skip("a disk in memory cannot be mounted here")
     yield place
     subprocess.run(["umount", "-l", place], check=True)
 
 
-def noise(seed):
+def noise(seed: int) -> np.ndarray:
+    """80 kB that compression leaves as large."""
     return np.random.default_rng(seed).normal(size=20_000).astype(np.float32)
 
 
+# orbax leaves threads behind that fail.
 @pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # of threads that orbax leaves behind
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning",
 )
 def test_a_full_disk_loses_no_checkpoint(disk):
     saved = 0
-    line = f"{disk}.* cannot be written .No space left on device.: "
+    directory = disk / "checkpoints"
+    line = f"{disk}.* cannot be written .{FULL}.: "
     with (
         pytest.raises(UserError, match=line) as caught,
-        Checkpoints(disk / "checkpoints") as checkpoints,
+        Checkpoints(directory) as checkpoints,
     ):
         for step in range(1, 20):
             checkpoints.save(step, jnp.asarray(noise(step)))
             checkpoints.wait()
             saved = step
     assert saved >= 1 and "\n" not in str(caught.value)
-    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-    with Checkpoints(disk / "checkpoints", pytest.fail) as checkpoints:
-        step, state = checkpoints.restore(jnp.zeros(20_000)) or (0, np.empty(0))
-        assert step == saved and np.array_equal(state, noise(saved))
+
+    assert mount("-o remount,size=64m", disk)
+    with Checkpoints(directory, pytest.fail) as checkpoints:
+        restored = checkpoints.restore(jnp.zeros(20_000))
+        assert restored is not None
+        step, state = restored
+        assert step == saved
+        np.testing.assert_array_equal(state, noise(saved))
         checkpoints.save(saved + 1, jnp.asarray(noise(0)))
 
 
 def test_a_full_disk_loses_no_rows(disk):
-    table, number = Table(disk / "scores"), 0
-    with pytest.raises(OSError, match="No space left on device") as caught:
+    directory = disk / "scores"
+    table = Table(directory)
+    number = 0
+    with pytest.raises(OSError, match=FULL) as caught:
         while True:
             table.append(pa.table({"x": noise(number)}))
             number += 1
-    assert number and caught.value.filename == str(
-        disk / f"scores/{number:06d}.parquet"
-    )
-    again = Table(disk / "scores", pytest.fail)
-    assert (
-        again.read()["x"].to_pylist()
-        == np.concatenate([noise(n) for n in range(number)]).tolist()
-    )
+    assert number >= 1
+    assert caught.value.filename == str(directory / f"{number:06d}.parquet")
+    kept = Table(directory, pytest.fail).read()["x"].to_numpy()
+    expected = np.concatenate([noise(seed) for seed in range(number)])
+    np.testing.assert_array_equal(kept, expected)
 
 
 def test_a_full_disk_keeps_the_configuration(disk):
-    config.save(TINY, disk / "config.json")
+    path = disk / "config.json"
+    file.save(TINY, path)
     (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
-    with pytest.raises(OSError, match="No space left on device"):
-        config.save(replace(TINY, seed=1), disk / "config.json")
-    assert config.load(disk / "config.json") == TINY
+    with pytest.raises(OSError, match=FULL):
+        file.save(replace(TINY, seed=1), path)
+    assert file.load(path) == TINY
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-@pytest.mark.parametrize("file", [None, "/somewhere/metrics.jsonl"])
-def test_what_cannot_be_written_is_one_line(code, file, monkeypatch, capsys):
-    def unwritable(_):
-        raise OSError(code, os.strerror(code), file)
+@pytest.mark.parametrize("path", [None, "/somewhere/metrics.jsonl"])
+def test_a_disk_that_cannot_be_written_is_one_line(code, path, monkeypatch):
+    reason = os.strerror(code)
 
-    monkeypatch.setattr(cli, "set_up", lambda: None)
-    monkeypatch.setitem(cli.VERBS, "train", ("", unwritable))
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["train", "--workdir", "/a/run"])
-    said = capsys.readouterr().err.splitlines()
-    assert stop.value.code == 2 and len(said) == 1
-    assert (file or "workdir: /a/run") in said[0] and os.strerror(code) in said[
-        0
-    ]
+    def run(verb):
+        raise OSError(code, reason, path)
+
+    monkeypatch.setattr(Top, "run", run)
+    line = complaint(["top", "--workdir", "/a/run"])
+    assert (path or "workdir: /a/run") in line and reason in line
 
 
 def test_a_failure_ends_the_program_though_threads_wait():
-    """As orbax's do, for what could not be written."""
+    """Threads of orbax wait for a disk that cannot be written."""
     program = """
 import sys, threading, time
-from jaxhypernas import __main__, cli
-def main():
-    threading.Thread(target=time.sleep, args=(300,)).start()
-    print("a line", file=sys.stderr)
-    sys.exit(2)
-cli.main = main
-__main__.run()
+from jaxhypernas.cli import startup
+threading.Thread(target=time.sleep, args=(300,)).start()
+sys.argv[1:] = ["top", "--workdir", "no/such/run"]
+startup.run_program()
 """
     ended = subprocess.run(
         [sys.executable, "-c", program],
@@ -123,4 +130,5 @@ __main__.run()
         text=True,
         timeout=60,
     )
-    assert ended.returncode == 2 and ended.stderr.endswith("a line\n")
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1 and "no scores" in ended.stderr
