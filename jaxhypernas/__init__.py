@@ -44,7 +44,7 @@ _HOMES = {
     "FAMILIES": "families",
     "GENERATORS": "generators",
     "STRATEGIES": "search",
-    "conformance": "spaces",
+    "conformance": "spaces.conformance",
     "Family": "types",
     "Generator": "types",
     "Plugin": "types",
@@ -80,9 +80,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxhypernas' has no attribute {name!r}")
     home = importlib.import_module(f"jaxhypernas.{_HOMES[name]}")
-    if name == "conformance":
-        return importlib.import_module("jaxhypernas.spaces.conformance")
-    return getattr(home, name)
+    return home if name == "conformance" else getattr(home, name)
 
 
 def __dir__() -> list[str]:

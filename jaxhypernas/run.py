@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import cached_property
 
-import numpy as np
 import pyarrow as pa
 from etils.epath import Path, PathLike
 
@@ -11,7 +10,6 @@ from jaxhypernas.config import Config
 from jaxhypernas.config import file as config_file
 from jaxhypernas.data.dataset import Dataset, load
 from jaxhypernas.execution.devices import set_up
-from jaxhypernas.numerics.stats import Ranking
 from jaxhypernas.programs import verbs
 from jaxhypernas.programs.parts import Parts, build
 from jaxhypernas.programs.scorer import Scorer
@@ -83,12 +81,6 @@ class Run:
         """Returns the rows of lowest loss, best first."""
         return self.scores.best(number)
 
-    def rank(
-        self, archs: Sequence[str], truth_A: np.ndarray
-    ) -> dict[str, Ranking]:
-        """Ranks scores, and the counts, against a truth; higher is better."""
-        return verbs.rank(self._begun, self.scorer, archs, truth_A)
-
     def report(self) -> dict:
         """Writes report.md, report.json and pictures; returns the figures."""
         tables = self.scores, self.retrained
@@ -113,13 +105,10 @@ class Run:
     @cached_property
     def scorer(self) -> Scorer:
         """Scores candidates that the table lacks."""
-        if not self.parts.searched.generator.trained:
-            return verbs.scratch_scorer(
-                self.parts, self.scores, self.from_scratch
-            )
-        return verbs.generated_scorer(
-            self.parts, self.scores, self.dataset, self.phi
-        )
+        parts, table = self.parts, self.scores
+        if parts.searched.generator.trained:
+            return verbs.generated_scorer(parts, table, self.dataset, self.phi)
+        return verbs.scratch_scorer(parts, table, self.from_scratch)
 
     @cached_property
     def from_scratch(self) -> FromScratch:

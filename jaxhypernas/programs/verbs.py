@@ -19,7 +19,6 @@ from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.data.splits import Split
 from jaxhypernas.execution import compilations
 from jaxhypernas.hosts import interrupt, processes
-from jaxhypernas.numerics import stats
 from jaxhypernas.programs import limits, populations, retraining, training
 from jaxhypernas.programs.parts import Parts
 from jaxhypernas.programs.retraining import Wanted
@@ -27,7 +26,6 @@ from jaxhypernas.programs.scorer import Candidates, Scorer
 from jaxhypernas.programs.scoring import make_score, score_one
 from jaxhypernas.programs.truth import FromScratch
 from jaxhypernas.report import progress
-from jaxhypernas.report.ranking import rank_rows
 from jaxhypernas.report.report import write as write_report
 from jaxhypernas.search.budget import within
 from jaxhypernas.search.loop import run_search
@@ -361,28 +359,6 @@ def retrain(
             jax.device_count(),
             observe,
         )
-
-
-def rank(
-    parts: Parts, scorer: Scorer, archs: Sequence[str], truth_A: np.ndarray
-) -> dict[str, stats.Ranking]:
-    """Ranks the scores of architectures, and the counts, against a truth.
-
-    Args:
-        parts: The parts of the run.
-        scorer: The scorer of the run.
-        archs: Architecture strings.
-        truth_A: The truth of each; higher is better.
-
-    Returns:
-        The ranking of each score, by name.
-
-    Raises:
-        UserError: The truth cannot be ranked, or a string is not an architecture.
-    """
-    stats.check_truth(truth_A)
-    rows = score(parts, scorer, archs).to_pylist()
-    return rank_rows(rows, truth_A)
 
 
 def report(

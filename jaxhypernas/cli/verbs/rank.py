@@ -37,8 +37,8 @@ class Rank(RunVerb):
 
         from jaxhypernas.cli.readers import read_rows
         from jaxhypernas.hosts import processes
-        from jaxhypernas.numerics.stats import format_report
-        from jaxhypernas.report.ranking import plain
+        from jaxhypernas.numerics.stats import check_truth, format_report
+        from jaxhypernas.report.ranking import plain, rank_rows
 
         rows = list(read_rows(self.truth, "truth", ("arch", self.column)))
         try:
@@ -48,8 +48,10 @@ class Rank(RunVerb):
                 f"column: {self.column} of {self.truth} is not a number everywhere "
                 f"({error})"
             ) from None
+        check_truth(truth_A)
         run = self.open()
-        ranking = run.rank([row["arch"] for row in rows], truth_A)
+        scored = run.score([row["arch"] for row in rows]).to_pylist()
+        ranking = rank_rows(scored, truth_A)
         run.scores.table.compact()
         if not processes.first():
             return []
