@@ -6,8 +6,7 @@ from functools import cached_property
 import pyarrow as pa
 from etils.epath import Path, PathLike
 
-from jaxhypernas.config import Config
-from jaxhypernas.config import file as config_file
+from jaxhypernas.config import Config, file
 from jaxhypernas.data.dataset import Dataset, load
 from jaxhypernas.execution.devices import set_up
 from jaxhypernas.programs import verbs
@@ -47,7 +46,7 @@ class Run:
     ):
         set_up()
         self.workdir = Path(workdir)
-        self.config = config_file.resolve(self.workdir, config)
+        self.config = file.resolve(self.workdir, config)
         self.scores = ScoreTable(self.workdir / "scores")
         self.retrained = Table(self.workdir / "retrain")
         if dataset is not None:
@@ -94,8 +93,7 @@ class Run:
     @cached_property
     def parts(self) -> Parts:
         """Space, target, generator, strategy and devices."""
-        image, classes = self.dataset.image, self.dataset.classes
-        return build(self.config, image, classes)
+        return build(self.config, self.dataset.image, self.dataset.classes)
 
     @cached_property
     def phi(self) -> Params:
