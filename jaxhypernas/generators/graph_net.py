@@ -1,5 +1,6 @@
 """Gated message passing over an architecture's graph (Zhang, Ren, Urtasun 2019)."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +45,9 @@ class GraphNet(nnx.Module):
         Returns:
             The states h_KxNxD, 0 for absent nodes (before ``norm``).
         """
+        chex.assert_rank(
+            [graph.op_NxO, graph.edge_NxN, graph.mask_N], [2, 2, 1]
+        )
         start_NxD = self.embed(graph.op_NxO.astype(jnp.float32))
         near_NxN, far_NxN = _edge_weights(
             graph.edge_NxN, self.config.virtual_edges

@@ -7,6 +7,7 @@ chunks; a chunk has the greatest width that divides all stages' widths.
 import math
 from typing import Any
 
+import chex
 import jax
 from flax import nnx
 
@@ -72,6 +73,7 @@ class NodeDecoder(nnx.Module):
         Returns:
             The weights, shaped like ``spec``.
         """
+        chex.assert_rank(h_VxD, 2)
         hidden_VxE = self.hidden(h_VxD)
 
         def decode(path, leaf, ids):

@@ -16,6 +16,7 @@ Deviations from the published code:
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -76,6 +77,7 @@ class HyperNet(nnx.Module):
         Returns:
             The weights at each place of the grid, [G, S, outputs].
         """
+        chex.assert_rank(c_GxSxC, 3)
         x = c_GxSxC[None]
         x = jnp.concatenate([x, _normalised_conv(x, self.stem[...])], -1)
         for i, block in enumerate(self.blocks):
