@@ -6,7 +6,7 @@ Add a family of your own with one entry::
 
 where ``MyConfig`` is a frozen dataclass that extends `types.Settings`, and
 ``build(config, image, classes)`` returns a `types.Space` and its `types.Target`.
-``experiments/own_space/residual.py`` is an example; `spaces.conformance` checks it.
+``experiments/plugins/residual.py`` is an example; `spaces.conformance` checks it.
 
 A family's modules are imported when it is built.
 """

@@ -115,5 +115,5 @@ def test_an_object_store_needs_its_package(monkeypatch):
     files.check_remote("/runs/mine")
     for word in ("gs://bucket/run", "--workdir=gs://bucket/run"):
         assert files.is_remote(word)
-        with pytest.raises(UserError, match=r"pip install 'jaxhypernas\[gcs\]"):
+        with pytest.raises(UserError, match=r"pip install -e '\.\[gcs\]'"):
             files.check_remote(word)

@@ -126,7 +126,7 @@ def test_without_gcsfs_one_line_names_the_extra(monkeypatch, capsys):
     monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
     assert main(["train", "--workdir", "gs://bucket/run"]) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "pip install 'jaxhypernas[gcs]'" in said
+    assert said.count("\n") == 1 and "pip install -e '.[gcs]'" in said
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def main(args: Args) -> None:
     """Prints the table and the ratios."""
     if "torch" in args.schemes and importlib.util.find_spec("torch") is None:
         sys.exit(
-            "candidates: PyTorch is not installed: pip install 'jaxhypernas[bench]', "
+            "candidates: PyTorch is not installed: pip install -e '.[bench]', "
             "or name the --schemes without torch"
         )
     peak = peak_gflops()

@@ -29,7 +29,7 @@ _COMMON = (
 )
 """Flags of the configuration that the short help shows, by place."""
 
-_LAST = ("distributed", "filter_log")
+_LAST = ("plugin", "distributed", "filter_log")
 """Flags of the verb that its help shows last."""
 
 _METAVARS = {int: "N", float: "X", str: "TEXT", tuple: "N ..."}
@@ -120,6 +120,9 @@ def _row(flag: Flag, full: bool) -> tuple[str, str]:
     if full and flag.alias:
         names = f"{flag.name}, {flag.alias}"
     metavar = _metavar(flag.kind)
+    if "." not in flag.place:
+        # A list of a verb has one value each time that its flag is given.
+        metavar = metavar.removesuffix(" ...")
     text = flag.doc
     if flag.choices:
         text += f": {', '.join(flag.choices)}"
@@ -133,7 +136,7 @@ def _default(flag: Flag) -> str:
     value = flag.default
     if value is REQUIRED:
         return "(required)"
-    if value is None or value is False or value == "":
+    if value is None or value is False or value in ("", ()):
         return ""
     if isinstance(value, tuple):
         value = " ".join(map(str, value))
@@ -148,7 +151,8 @@ def _metavar(kind: Any) -> str:
     if origin is typing.Literal:
         return "NAME"
     if origin is tuple:
-        return "N ..."
+        each = _metavar(typing.get_args(kind)[0])
+        return f"{each} ..."
     arguments = [
         each for each in typing.get_args(kind) if each is not type(None)
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jaxhypernas import __version__
 from jaxhypernas.cli import help as help_text
-from jaxhypernas.cli import startup
+from jaxhypernas.cli import plugins, startup
 from jaxhypernas.cli.configuration import begin, change
 from jaxhypernas.cli.flags import config_flags, verb_flags
 from jaxhypernas.cli.parsing import nearest, parse, parse_known
@@ -17,8 +17,11 @@ from jaxhypernas.types import UserError
 
 
 @dataclass(frozen=True)
-class _Help:
-    """Flags of every verb."""
+class _First:
+    """Flags of every verb that are read before all others."""
+
+    plugin: tuple[str, ...] = ()
+    """plug-ins, whose flags are then known"""
 
     help: bool = False
     """show the common flags"""
@@ -83,18 +86,21 @@ def understand(words: Sequence[str]) -> Verb | None:
 def _make(name: str, words: Sequence[str]) -> Verb | None:
     """The verb with the values of its flags; None if its help is printed."""
     verb = VERBS[name]
+    first = _First(**parse_known(name, verb_flags(_First), words))
+    for plugin in first.plugin:
+        plugins.load(plugin)
+    is_help = first.help or first.help_all
+
     own = verb_flags(verb)
-    asked = _Help(**parse_known(name, verb_flags(_Help), words))
-    is_help = asked.help or asked.help_all
     config = None
     if issubclass(verb, Configured):
         # Help does not depend on the state of a work directory.
         hidden = "workdir" if is_help else ""
-        first = [flag for flag in own if flag.place != hidden]
-        config = begin(name, first, words)
+        choosing = [flag for flag in own if flag.place != hidden]
+        config = begin(name, choosing, words)
     configured = [] if config is None else list(config_flags(config))
     if is_help:
-        text = help_text.verb_help(name, own, configured, asked.help_all)
+        text = help_text.verb_help(name, own, configured, first.help_all)
         print(text)
         return None
 

@@ -102,9 +102,10 @@ def _field(name: str, flag: Flag) -> tuple:
     """A field of the dataclass that tyro parses."""
     aliases = [flag.alias] if flag.alias else None
     markers: list[Any] = [tyro.conf.arg(name=flag.name[2:], aliases=aliases)]
-    if flag.kind is bool and "." not in flag.place:
-        # A switch of the verb has no opposite; a field of the configuration has.
-        markers.append(tyro.conf.FlagCreatePairsOff)
+    if "." not in flag.place:
+        # A switch of a verb has no opposite, and a list grows by a value each time;
+        # in the configuration a switch has an opposite, and a list is given at once.
+        markers += [tyro.conf.FlagCreatePairsOff, tyro.conf.UseAppendAction]
     annotated: Any = Annotated
     kind = annotated[(_as_text(flag), *markers)]
     if flag.default is REQUIRED:

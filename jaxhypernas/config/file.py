@@ -87,7 +87,8 @@ def from_json(values: dict[str, Any]) -> Config:
         name = section.pop("name")
         if name not in registry:
             raise UserError(
-                f"{slot}: {name!r} is not one of {', '.join(registry)}"
+                f"{slot}: {name!r} is not one of {', '.join(registry)}; entries of "
+                "your own need --plugin"
             )
         kinds[slot] = registry[name].config
         values[slot] = section

@@ -23,7 +23,9 @@ def _smash(config: SmashConfig, space: Space, target: Target) -> Generator:
     from jaxhypernas.generators.graph_encoding import graph_encoding
     from jaxhypernas.generators.smash import smash
 
-    return smash(config, space.encoding or graph_encoding(space, target), target)
+    return smash(
+        config, space.encoding or graph_encoding(space, target), target
+    )
 
 
 def _ghn(config: GhnConfig, space: Space, target: Target) -> Generator:

@@ -83,4 +83,6 @@ class StandaloneConfig(Settings):
 
 def _check_size(name: str, value: int, most: int) -> None:
     if not 1 <= value <= most:
-        raise UserError(f"{name}: {value} must be at least 1 and at most {most}")
+        raise UserError(
+            f"{name}: {value} must be at least 1 and at most {most}"
+        )

@@ -175,4 +175,5 @@ def _op_features(
 
 def _one_hot(values: Array, choices: Sequence[int]) -> jax.Array:
     """1 where the value is the choice, on a new last axis; 0 for no choice."""
-    return (values[..., None] == jnp.array(choices)).astype(jnp.int32)
+    aligned = jnp.array(choices).reshape((1,) * values.ndim + (-1,))
+    return (values[..., None] == aligned).astype(jnp.int32)

@@ -57,8 +57,8 @@ def check_remote(path: PathLike) -> None:
     found = map(importlib.util.find_spec, ("gcsfs", "tensorflow"))
     if "gs://" in str(path) and not any(found):
         raise UserError(
-            "gs://: Google Cloud Storage needs gcsfs: "
-            "pip install 'jaxhypernas[gcs]'"
+            "gs://: Google Cloud Storage needs gcsfs: pip install -e '.[gcs]' in the "
+            "package's checkout"
         )
 
 

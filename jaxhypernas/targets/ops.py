@@ -4,7 +4,7 @@ Ops with weights are ReLU, convolution, BatchNorm, as published. BatchNorm uses 
 statistics of the evaluated batch and has no affine parameters.
 
 Add an op of your own with one entry; a space names it in its structure and gives its
-cost in `spaces.cells.OP_COSTS`::
+cost in `spaces.cell_cost.OP_COSTS`::
 
     OPS["sep_conv_9x9"] = separable(9, times=2)
 """

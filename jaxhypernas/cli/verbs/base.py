@@ -18,6 +18,10 @@ class Verb:
     example: ClassVar[str]
     """A command for the help."""
 
+    plugin: tuple[str, ...] = ()
+    """Python file, or module, that adds your own entries to the registries; may be
+    given several times"""
+
     def run(self) -> list[Path]:
         """Does the work; returns the files and directories that it wrote.
 

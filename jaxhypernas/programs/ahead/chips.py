@@ -89,8 +89,8 @@ def slice_devices(topology: str) -> tuple[Chip, list[Any]]:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
-            "topology: the TPU compiler is not installed: pip install "
-            "'jaxhypernas[tpu]'"
+            "topology: the TPU compiler is not installed: pip install -e '.[tpu]' in "
+            "the package's checkout"
         )
     name = topology.split(":")[0]
     if name not in CHIPS:
