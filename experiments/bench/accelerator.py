@@ -19,6 +19,7 @@ conditionals as the mean of their branches. Cycles are the compiler's estimate.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ from jaxhypernas.spaces.nasbench201 import (
     choices,
     from_choices,
 )
-from jaxhypernas.types import Target
+from jaxhypernas.types import Target, UserError
 
 IMAGE = (32, 32, 3)
 CLASSES = 10
@@ -298,4 +299,8 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    try:
+        main(tyro.cli(Args))
+    except UserError as error:
+        # The compiler for TPUs is missing, or there is no such slice.
+        sys.exit(f"accelerator: {error}")

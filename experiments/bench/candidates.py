@@ -133,8 +133,8 @@ def main(args: Args) -> None:
     """Prints the table and the ratios."""
     if "torch" in args.schemes and importlib.util.find_spec("torch") is None:
         sys.exit(
-            "candidates: PyTorch is not installed: pip install -e '.[bench]', "
-            "or name the --schemes without torch"
+            "candidates: PyTorch is not installed: pip install -e '.[bench]' in the "
+            "package's checkout, or name the --schemes without torch"
         )
     peak = peak_gflops()
     device = jax.devices()[0]
