@@ -1,4 +1,4 @@
-"""Contracts and names that every other file shares. Imports no JAX: it is quick to load.
+"""Contracts and names that every other file shares. Quick to load: no JAX.
 
 Array names carry their axes, as in ``x_BxHxWxC``:
 
@@ -23,6 +23,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -82,7 +83,7 @@ def _documented(contract: type) -> type:
     except OSError:  # The package was installed without its source.
         return contract
     body = tree.body[0].body  # type: ignore[attr-defined]
-    for field, text in zip(body, body[1:], strict=False):
+    for field, text in pairwise(body):
         is_field = isinstance(field, ast.AnnAssign)
         if is_field and isinstance(text, ast.Expr):
             doc = inspect.cleandoc(text.value.value)  # type: ignore[attr-defined]
@@ -278,7 +279,7 @@ class Generator(NamedTuple):
     that count nodes may have size 1 where all nodes share a weight."""
 
     decay: Callable[[Params], Any]
-    """``decay(phi)``: a pytree of bool, True for leaves that weight decay applies to."""
+    """``decay(phi)``: a pytree of bool: True for leaves that decay applies to."""
 
     trained: bool = True
     """Whether phi is trained before candidates are scored; if not, each candidate is
