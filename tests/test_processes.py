@@ -134,7 +134,7 @@ def test_a_signal_to_one_stops_both_and_one_process_goes_on(tmp_path):
         assert both[0].poll() is None and time.time() < until
         time.sleep(0.05)
     both[1].send_signal(signal.SIGTERM)
-    told = [process.communicate(timeout=60)[1] for process in both]
+    told = [process.communicate(timeout=300)[1] for process in both]
     assert [process.returncode for process in both] == [
         128 + signal.SIGTERM
     ] * 2
@@ -157,7 +157,7 @@ def test_a_killed_process_is_the_last_line_of_the_other_and_loses_nothing(
         time.sleep(0.05)
     both[1].kill()
     both[1].communicate()
-    _, told = both[0].communicate(timeout=60)
+    _, told = both[0].communicate(timeout=300)
     assert both[0].returncode != 0
     lines = quiet(told).splitlines()
     assert lines[-1] == log_filter.LOST
