@@ -72,8 +72,8 @@ class Run:
 
     def retrain(self) -> Table:
         """Trains the best and a random sample from scratch; returns their table."""
-        parts = self._begun
-        verbs.retrain(parts, self.scorer, self.from_scratch, self.retrained)
+        from_scratch = self.from_scratch
+        verbs.retrain(self._begun, self.scorer, from_scratch, self.retrained)
         return self.retrained
 
     def best(self, number: int = 10) -> pa.Table:
