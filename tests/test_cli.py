@@ -112,6 +112,8 @@ MISTAKES = {
         "strategy.population: 9999 must be at most",
     ),
     "limit": (["search", "--max-params", "-3"], "search.max_params:"),
+    "plugin": (["top", "--plugin", "no/such.py"], "plugin: no/such.py"),
+    "plugin without a value": (["train", "--plugin"], "plugin: a value must"),
     "no run": (["score", "--random", "3"], "workdir:", "begin one"),
     "no scores": (["top"], "workdir:", "has no scores"),
     "no number": (["top", "--number", "0"], "number:", "at least 1"),

@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for word in words:
             files.check_remote(word)
-        verb = understand(words)
+        with files.writing("config.json"):
+            verb = understand(words)
         if verb is not None:
             startup.run_verb(verb, words)
     except BaseException as error:
