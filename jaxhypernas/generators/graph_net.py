@@ -129,6 +129,7 @@ class GraphNet(nnx.Module):
             message = jnp.where(visited, message, messages[v])
             return (h_NxD.at[v].set(h_D), messages.at[v].set(message)), None
 
+        # One scan over the visits of all passes: the body is compiled once.
         nodes = np.arange(N)
         order = np.concatenate([nodes, nodes[::-1]])
         forward = np.arange(2 * N) < N

@@ -52,6 +52,8 @@ class HyperNet(nnx.Module):
         self.stem = kernel(3, channels, config.stem)
         channels += config.stem
 
+        # Each convolution of a block takes all channels before it; between blocks
+        # the channels are halved.
         blocks = []
         halvings = []
         for i, layers in enumerate(config.layers):
@@ -117,6 +119,7 @@ def smash(config: SmashConfig, encoding: Encoding, target: Target) -> Generator:
     def generate_weights(hyper_net: HyperNet, arch: Arch) -> Params:
         return encoding.decode(hyper_net(encoding.encode(arch)), arch)
 
+    # All nodes share a weight that is not generated.
     shared_spec = {}
     shared_nodes = {}
     for name, spec in target.weight_spec.items():
