@@ -173,7 +173,9 @@ def _read(
         node["weight"][r] * states[node["read"][r]]
         for r in range(structure.reads)
     )
-    return sum(weighted, start=jnp.zeros(states.shape[1:], states.dtype))
+    # The sum begins with the number 0: zeros of a state's shape would be one more array.
+    total: Any = sum(weighted)
+    return total
 
 
 def _ops(
