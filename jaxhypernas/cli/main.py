@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from jaxhypernas import __version__
 from jaxhypernas.cli import help as help_text
 from jaxhypernas.cli import plugins, startup
+from jaxhypernas.cli.complaints import nearest
 from jaxhypernas.cli.configuration import begin, change
 from jaxhypernas.cli.flags import config_flags, verb_flags
-from jaxhypernas.cli.parsing import nearest, parse, parse_known
+from jaxhypernas.cli.parsing import parse, parse_known
 from jaxhypernas.cli.verbs import VERBS
 from jaxhypernas.cli.verbs.base import Configured, Verb
 from jaxhypernas.store import files

@@ -1,31 +1,16 @@
-"""Values of flags from words, by tyro; whatever tyro refuses becomes a UserError.
-
-tyro reports failures through ``tyro._errors``, which it calls private: only this file
-uses it, and ``tests/test_cli.py`` fails if it changes.
-"""
+"""Values of flags from words, by tyro."""
 
 import dataclasses
-import difflib
-import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
 from etils.epath import Path
 from tyro import _errors
 
+from jaxhypernas.cli.complaints import about_event, about_unknown
 from jaxhypernas.cli.flags import REQUIRED, Flag
 from jaxhypernas.types import UserError
-
-_SIMILAR = 0.75
-"""Least similarity of a word and the one that was meant, from 0 to 1."""
-
-_NOUNS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "True or False",
-    type(None): "None",
-}
 
 
 def parse(
@@ -41,7 +26,10 @@ def parse(
     Raises:
         UserError: A word is not a flag, or a value does not fit its flag.
     """
-    return _parse(verb, flags, words, partial=False)[0]
+    values, rest = _parse(verb, flags, words)
+    if rest:
+        raise UserError(about_unknown(verb, rest, flags))
+    return values
 
 
 def parse_known(
@@ -57,43 +45,30 @@ def parse_known(
     Raises:
         UserError: A value does not fit its flag.
     """
-    return _parse(verb, flags, words, partial=True)[0]
-
-
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """Returns ``": did you mean CHOICE?"``, or nothing if no choice is similar.
-
-    Args:
-        word: A word that is not one of the choices.
-        choices: The words that are understood.
-    """
-    found = difflib.get_close_matches(word, list(choices), 1, _SIMILAR)
-    return f": did you mean {found[0]}?" if found else ""
+    return _parse(verb, flags, words)[0]
 
 
 def _parse(
-    verb: str, flags: Sequence[Flag], words: Sequence[str], partial: bool
+    verb: str, flags: Sequence[Flag], words: Sequence[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    field_of = {f"field_{i}": flag for i, flag in enumerate(flags)}
-    fields = [_field(name, flag) for name, flag in field_of.items()]
+    """The values of flags, and the words that are neither flag nor value."""
+    flag_of = {f"field_{i}": flag for i, flag in enumerate(flags)}
+    fields = [_field(name, flag) for name, flag in flag_of.items()]
     values_type = dataclasses.make_dataclass("Values", fields, kw_only=True)
 
     def refuse(event: _errors.ParseErrorEvent) -> None:
-        raise UserError(_complaint(verb, event, field_of))
+        raise UserError(about_event(verb, event, flag_of))
 
     with _errors.on_parse_error(refuse):
         parsed, rest = tyro.cli(
             values_type,
-            prog=f"jaxhypernas {verb}",
             args=words,
             return_unknown_args=True,
             add_help=False,
         )
-    if rest and not partial:
-        raise UserError(_unknown(verb, rest, flags))
     values = {
         flag.place: _value(flag, getattr(parsed, name))
-        for name, flag in field_of.items()
+        for name, flag in flag_of.items()
     }
     return values, rest
 
@@ -129,62 +104,3 @@ def _value(flag: Flag, value: Any) -> Any:
     if not str(value):
         raise UserError(f"{flag.place}: it is empty: give a path")
     return Path(value)
-
-
-def _complaint(
-    verb: str, event: _errors.ParseErrorEvent, field_of: dict[str, Flag]
-) -> str:
-    """The message for a failure that tyro reports."""
-    if isinstance(event, _errors.MissingArgs):
-        if event.unrecognized_tokens:
-            words = event.unrecognized_tokens
-            return _unknown(verb, words, list(field_of.values()))
-        missing = event.missing_arguments[0].arg.field.intern_name
-        flag = field_of[missing]
-        return f"{flag.place}: it is missing: give {flag.name}"
-
-    argument = getattr(event, "argument", None)
-    if argument is None:
-        # An event of a kind that this parser cannot cause, or a new one.
-        return f"{verb}: {type(event).__name__}: see jaxhypernas {verb} --help"
-    flag = field_of[argument.field.intern_name]
-    if isinstance(event, _errors.BadValue):
-        return f"{flag.place}: a value must follow {flag.name}"
-    if isinstance(event, _errors.InvalidChoice):
-        choices = ", ".join(flag.choices)
-        hint = nearest(event.value, flag.choices)
-        return f"{flag.place}: {event.value!r} is not one of {choices}{hint}"
-    assert isinstance(event, _errors.InstantiationFailure)
-    # tyro explains the alternatives of a union on many lines.
-    reason = "" if "\n" in event.message else f" ({event.message})"
-    return f"{flag.place}: it must be {_noun(flag.kind)}{reason}"
-
-
-def _noun(kind: Any) -> str:
-    """A type of values in words."""
-    arguments = typing.get_args(kind)
-    if typing.get_origin(kind) is tuple:
-        return f"values, each {_noun(arguments[0])}"
-    if arguments:
-        return " or ".join(map(_noun, arguments))
-    return _NOUNS.get(kind, getattr(kind, "__name__", str(kind)))
-
-
-def _unknown(verb: str, words: Sequence[str], flags: Sequence[Flag]) -> str:
-    """The message for words that no flag takes."""
-    word = words[0]
-    if not word.startswith("-"):
-        return f"{verb}: {word!r} follows no flag that takes it: leave it out"
-    place = word.lstrip("-").replace("-", "_")
-    group, _, field = place.rpartition(".")
-    same_field = [f.name for f in flags if f.place.endswith(f".{field}")]
-    if same_field:
-        hint = f": did you mean {same_field[0]}?"
-    else:
-        names = [f.name for f in flags] + [f.alias for f in flags]
-        hint = nearest(word, filter(None, names))
-
-    # Flags of an entry of a registry are there only if the entry is chosen.
-    chosen = next((f for f in flags if f.place == group), None)
-    whose = f" with {chosen.name} {chosen.default}" if chosen else ""
-    return f"{place}: there is no flag {word}{whose}{hint}"
