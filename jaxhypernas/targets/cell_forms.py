@@ -173,7 +173,7 @@ def _read(
         node["weight"][r] * states[node["read"][r]]
         for r in range(structure.reads)
     )
-    # The sum begins with the number 0: zeros of a state's shape would be one more array.
+    # The sum begins with the number 0: zeros of a state would be one more array.
     total: Any = sum(weighted)
     return total
 
