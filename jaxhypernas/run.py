@@ -58,7 +58,7 @@ class Run:
 
     def train(self) -> Params:
         """Trains the generator; returns its parameters phi."""
-        self.phi = verbs.train(self._begun, self.dataset, self.workdir)
+        self.phi = verbs.train(self.parts, self.dataset, self.workdir)
         return self.phi
 
     def score(self, archs: Sequence[str]) -> pa.Table:

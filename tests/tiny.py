@@ -135,6 +135,10 @@ def _differences(a: Settings, b: Settings, prefix: str) -> list[str]:
         name = f"{prefix}{field.name}".replace("_", "-")
         if isinstance(ours, Settings):
             found += _differences(ours, theirs, f"{name}.")
+        elif isinstance(ours, bool):
+            if ours != theirs:
+                place, _, own = name.rpartition(".")
+                found.append(name if ours else f"{place}.no-{own}")
         elif ours != theirs:
             values = ours if isinstance(ours, tuple) else [ours]
             found += [name, *map(str, values)]

@@ -17,12 +17,14 @@ from jax.sharding import NamedSharding
 
 def count() -> int:
     """Returns the number of processes."""
-    return jax.process_count()
+    # JAX takes the accelerator to answer, which a lone process that only reads tables
+    # must leave to others.
+    return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def index() -> int:
     """Returns this process's number, from 0."""
-    return jax.process_index()
+    return jax.process_index() if jax.distributed.is_initialized() else 0
 
 
 def first() -> bool:

@@ -64,9 +64,10 @@ def train(parts: Parts, dataset: Dataset, workdir: Path) -> Params:
             f"generator: {parts.config.names['generator']} is not trained beforehand, "
             "each candidate is when it is scored"
         )
-    config = parts.config.train
     # A setting that does not fit must not wait for a checkpoint to be read.
     training.check_batch(parts)
+    begin(parts, dataset, workdir)
+    config = parts.config.train
     metrics = Metrics(workdir)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         like = training.abstract_state(parts, parts.replicated)
