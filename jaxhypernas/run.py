@@ -54,7 +54,9 @@ class Run:
 
     def __repr__(self) -> str:
         names = ", ".join(f"{k}={v}" for k, v in self.config.names.items())
-        return f"Run({str(self.workdir)!r}: {names}, {len(self.scores)} scored)"
+        return (
+            f"Run({str(self.workdir)!r}: {names}, {len(self.scores)} scored)"
+        )
 
     def train(self) -> Params:
         """Trains the generator; returns its parameters phi."""

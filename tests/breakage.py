@@ -129,7 +129,9 @@ def misspelt(rng: Random, flag: str) -> str:
 def from_line(line: str, draws: dict[str, Any], **files: bytes) -> Case:
     """A case from a line of a table: words with draws in braces, then names."""
     words, names = line.split(" | ")
-    there = {name.replace("_", "."): content for name, content in files.items()}
+    there = {
+        name.replace("_", "."): content for name, content in files.items()
+    }
     return Case(
         [word.format(**draws) for word in words.split()],
         tuple(names.split()),
@@ -193,11 +195,8 @@ def combinations(rng: Random, number: int, archs: Archs) -> Case:
     }
     draws = {name: rng.choice(several) for name, several in choices.items()}
     shape = rng.choice((6, 7, 10)), rng.choice((8, 5))
-    verb = "train" if "data.stream" in line else "search"
-    if verb == "train":
-        line = line.replace("| data.stream", "| data.stream generator")
     small = npz(**random_images(rng, *shape))
-    return from_line(f"{verb} {line}", draws, small_npz=small)
+    return from_line(f"search {line}", draws, small_npz=small)
 
 
 VERBS_OF_RUNS = ("search", "train", "score --random 3", "score --all")
@@ -266,7 +265,9 @@ def places(rng: Random, number: int, archs: Archs) -> Case:
         where = rng.choice(listed(wheres, "", "x" * 300))
         words = rng.choice((*VERBS_OF_RUNS, "top")).split()
         return Case([*words, "--workdir", where], ("workdir",), there)
-    wheres = "no/out.parquet file/out.parquet /proc/out.parquet dir /dev/null/x"
+    wheres = (
+        "no/out.parquet file/out.parquet /proc/out.parquet dir /dev/null/x"
+    )
     where = rng.choice(listed(wheres, "", "x" * 300))
     words = rng.choice(("score --random 3", "top", "score --all")).split()
     run = f"BASE/{rng.choice(list(archs))}"

@@ -46,7 +46,7 @@ ZERO_IS_LEGAL = (
     "seed data.pad execution.chunk search.max_params search.max_flops "
     "space.train_nodes generator.virtual_edges strategy.greedy"
 )
-LEAST = dict.fromkeys(ZERO_IS_LEGAL.split(), 0)
+LEAST: dict[str, int] = dict.fromkeys(ZERO_IS_LEGAL.split(), 0)
 LEAST |= {"score.batch": 2, "retrain.sample": 3}
 
 OUT_OF_RANGE = {
@@ -130,7 +130,9 @@ def wrong_type(rng: Random, whole: dict, flags: list[Flag]) -> tuple[str, ...]:
     return (flag.place,)
 
 
-def wrong_range(rng: Random, whole: dict, flags: list[Flag]) -> tuple[str, ...]:
+def wrong_range(
+    rng: Random, whole: dict, flags: list[Flag]
+) -> tuple[str, ...]:
     """Gives a field a number that is out of range."""
     flag = rng.choice([f for f in flags if f.kind in (int, float)])
     group, last = place_of(whole, flag)

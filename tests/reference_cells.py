@@ -288,7 +288,9 @@ def op(name: str, weights, tally: Tally) -> nnx.Sequential:
             and weights["conv0"].shape[:2] == (1, 7)
             and weights["conv1"].shape[:2] == (7, 1)
         )
-        layers = relu_conv_bn(weights["conv0"]) + relu_conv_bn(weights["conv1"])
+        layers = relu_conv_bn(weights["conv0"]) + relu_conv_bn(
+            weights["conv1"]
+        )
     return nnx.Sequential(*layers)
 
 
@@ -335,7 +337,10 @@ class Block(nnx.Module):
     """The residual block between stages."""
 
     def __init__(self, weights, tally: Tally):
-        self.a, self.b = Conv(weights["a"], tally, 2), Conv(weights["b"], tally)
+        self.a, self.b = (
+            Conv(weights["a"], tally, 2),
+            Conv(weights["b"], tally),
+        )
         self.skip, self.norm = (
             Conv(weights["skip"][None, None], tally),
             BatchNorm(tally),

@@ -158,7 +158,9 @@ def conv2d(x, w, stride=1, dilation=(1, 1), groups=1):
                 y = (
                     y
                     + seen[
-                        :, :, left : left + (sizes[1] - 1) * stride + 1 : stride
+                        :,
+                        :,
+                        left : left + (sizes[1] - 1) * stride + 1 : stride,
                     ]
                     @ w_g[i, j]
                 )
@@ -264,7 +266,10 @@ class Reference:
             cut = np.s_[start * N : (start + read) * N, :middle]
             weights = {
                 "1x1": self._take(
-                    self.theta["op"][b], self.used["op"][b], cut, self.pixels[b]
+                    self.theta["op"][b],
+                    self.used["op"][b],
+                    cut,
+                    self.pixels[b],
                 )
             }
             start += read

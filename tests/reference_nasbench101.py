@@ -18,7 +18,9 @@ class Plain:
         """Convolution, BatchNorm, ReLU."""
         w = w.reshape(*(1, 1)[: 4 - w.ndim], *w.shape)
         k = w.shape[0]
-        padded = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
+        padded = np.pad(
+            x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0))
+        )
         windows = np.lib.stride_tricks.sliding_window_view(
             padded, (k, k), (1, 2)
         )
@@ -54,7 +56,9 @@ class Plain:
             y = np.sum(terms, 0)
             if self.ops[v] == "maxpool3x3":
                 padded = np.pad(
-                    y, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf
+                    y,
+                    ((0, 0), (1, 1), (1, 1), (0, 0)),
+                    constant_values=-np.inf,
                 )
                 value[v] = np.lib.stride_tricks.sliding_window_view(
                     padded, (3, 3), (1, 2)

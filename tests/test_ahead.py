@@ -41,7 +41,9 @@ def test_a_loop_counts_as_often_as_it_runs():
 
     def nested(x, w):
         return (
-            lax.scan(lambda x, _: (repeat(5)(x, w), None), x, None, length=3)[0]
+            lax.scan(lambda x, _: (repeat(5)(x, w), None), x, None, length=3)[
+                0
+            ]
             @ w
         )
 
@@ -296,7 +298,12 @@ def test_wrong_topology(topology):
 @tpu
 def test_compile_for_a_slice():
     done = shell(
-        "--topology", "v5e:2x4", "--json", *flags(SHARED), "--train.batch", "15"
+        "--topology",
+        "v5e:2x4",
+        "--json",
+        *flags(SHARED),
+        "--train.batch",
+        "15",
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -39,7 +39,8 @@ def test_every_epoch_has_every_image_once(size, batch):
     # Each epoch is keyed by its number alone.
     for number, epoch in enumerate(epochs):
         np.testing.assert_array_equal(
-            epoch, jax.random.permutation(jax.random.fold_in(KEY, number), size)
+            epoch,
+            jax.random.permutation(jax.random.fold_in(KEY, number), size),
         )
 
 

@@ -65,7 +65,9 @@ def nothing_starts(monkeypatch):
     restore_phi = verbs.restore_phi
 
     def restored(parts, workdir):
-        return None if workdir.name in FAMILIES else restore_phi(parts, workdir)
+        return (
+            None if workdir.name in FAMILIES else restore_phi(parts, workdir)
+        )
 
     def scorer(parts, table, *_):
         return Scorer(parts.searched.space, table, start, lambda rows: 128)

@@ -217,7 +217,9 @@ def test_sampling_is_uniform(name):
     many = [node for node in nodes if node.writes >= 2]
     if name != "nasbench201":
         check(
-            Counter(len(node.ops) for node in nodes), rules.most_ops, len(nodes)
+            Counter(len(node.ops) for node in nodes),
+            rules.most_ops,
+            len(nodes),
         )
         check(
             Counter(len(node.reads) for node in many),
@@ -278,7 +280,9 @@ def test_graphs_are_the_strings(name):
     ]:
         graph = jax.tree.map(np.asarray, graph_of(space.from_string(text)))
         kinds, edges = ref.edges(name, ref.parse(name, text))
-        assert {tuple(e) for e in np.argwhere(graph.edge_NxN).tolist()} == edges
+        assert {
+            tuple(e) for e in np.argwhere(graph.edge_NxN).tolist()
+        } == edges
         assert not np.triu(graph.edge_NxN).any() and set(
             np.unique(graph.edge_NxN)
         ) <= {0, 1}
@@ -417,7 +421,9 @@ def test_paths(name):
             np.abs(dropped.mean(0) - p) < 5 * (p * (1 - p) / trials) ** 0.5
         )
         all_dropped = dropped.all(-1).mean()
-        assert abs(all_dropped - rate) < 5 * (rate * (1 - rate) / trials) ** 0.5
+        assert (
+            abs(all_dropped - rate) < 5 * (rate * (1 - rate) / trials) ** 0.5
+        )
 
     for n, to in enumerate(writes):
         check(archs.op_NxO[:, n] == 0, len(ref.RULES[name].ops))
@@ -519,7 +525,9 @@ def test_damaged_strings_are_refused_or_understood(name):
     assert refused > DRAWN // 2
 
 
-@pytest.mark.parametrize("image", [(7, 8, 3), (8, 6, 3), (0, 8, 3), (32, 2, 3)])
+@pytest.mark.parametrize(
+    "image", [(7, 8, 3), (8, 6, 3), (0, 8, 3), (32, 2, 3)]
+)
 @pytest.mark.parametrize("name", CELL_SPACES)
 def test_images_that_cannot_be_halved_twice(name, image):
     with pytest.raises(UserError, match="multiples of 4") as error:
@@ -538,7 +546,9 @@ def test_sizes_below_one(config):
 
 def test_populations_of_choices():
     """In NumPy and in JAX, with leading axes."""
-    choice = np.random.default_rng(0).integers(0, 5, (2, 3, 6)).astype(np.int32)
+    choice = (
+        np.random.default_rng(0).integers(0, 5, (2, 3, 6)).astype(np.int32)
+    )
     for array in (choice, jnp.asarray(choice)):
         assert np.array_equal(choices(from_choices(array)), choice)
         assert from_choices(array).read_NxS.shape == (2, 3, 6, 4)

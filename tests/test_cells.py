@@ -219,7 +219,9 @@ def test_the_form_is_chosen_by_platform(name):
         "branch",
         target,
     )
-    with pytest.raises(UserError, match=r"execution\.form: native needs a CPU"):
+    with pytest.raises(
+        UserError, match=r"execution\.form: native needs a CPU"
+    ):
         choose(ExecutionConfig(form="native"), target, "tpu")
     if fused == "branch":
         with pytest.raises(
@@ -293,9 +295,9 @@ def test_canonical_form_keeps_pnas_logits():
     space = parts("pnas")[0]
     archs = rows(drawn("pnas"), slice(0, 8))
     canonical = jax.vmap(space.canonical)(archs)
-    moved = [i for i in range(8) if not same(row(archs, i), row(canonical, i))][
-        :2
-    ]
+    moved = [
+        i for i in range(8) if not same(row(archs, i), row(canonical, i))
+    ][:2]
     assert len(moved) == 2
     with jax.enable_x64(True):
         for i in moved:
@@ -322,7 +324,9 @@ def test_network_of_all_paths_and_what_dropping_them_changes(name):
         theta, x = jax.tree.map(jnp.asarray, (random_theta(name, 0), X))
         relaxed = jax.jit(target.relaxed)
         texts = [space.to_string(arch) for arch in (whole, sampled)]
-        assert len(ref.parse(name, texts[0])[0].ops) == len(ref.RULES[name].ops)
+        assert len(ref.parse(name, texts[0])[0].ops) == len(
+            ref.RULES[name].ops
+        )
         assert "()" not in texts[1], "the reference has no node without inputs"
         expected = [
             np.asarray(ref.logits(name, text, theta, x)) for text in texts

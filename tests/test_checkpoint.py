@@ -41,7 +41,9 @@ def assert_identical(state, expected):
         return (
             leaf.dtype,
             leaf.shape,
-            np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes(),
+            np.asarray(
+                jax.random.key_data(leaf) if is_key else leaf
+            ).tobytes(),
         )
 
     assert jax.tree.structure(state) == jax.tree.structure(expected)
@@ -87,7 +89,9 @@ def test_round_trip_is_bit_identical(saved, like):
 
 def test_restores_to_the_sharding_asked_for(saved):
     mesh = jax.make_mesh((4,), ("arch",))
-    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("arch"))
+    split = jax.sharding.NamedSharding(
+        mesh, jax.sharding.PartitionSpec("arch")
+    )
     like = jax.eval_shape(make_state, 0)
     like["params"]["w"] = jax.ShapeDtypeStruct(
         (40, 50), jnp.float32, sharding=split

@@ -47,7 +47,11 @@ MISTAKES = {
     "word": (["train", "now"], "train: 'now'", "leave it out"),
     "value": (["search", "--train.steps", "many"], "train.steps:", "number"),
     "union": (["train", "--data.limit", "x"], "data.limit:", "or None"),
-    "tuple": (["train", "--generator.layers", "a"], "generator.layers:", "'a'"),
+    "tuple": (
+        ["train", "--generator.layers", "a"],
+        "generator.layers:",
+        "'a'",
+    ),
     "two values": (["train", "--seed", "3", "4"], "train: '4'", "leave it"),
     "bool": (["train", "--data.stream", "on"], "train: 'on'", "leave it"),
     "range": (["search", "--train.steps", "0"], "train.steps:", "at least 1"),
@@ -93,7 +97,10 @@ MISTAKES = {
         ],
         "space.train_nodes:",
     ),
-    "paths": (["search", "--train.path-dropout", "0.1"], "train.path_dropout:"),
+    "paths": (
+        ["search", "--train.path-dropout", "0.1"],
+        "train.path_dropout:",
+    ),
     "stream": (["search", "--data.stream"], "data.stream:", "use train"),
     "too few parameters": (
         ["search", "--max-params", "1"],
@@ -215,7 +222,8 @@ def test_short_names_are_the_long_ones(tmp_path):
     )
     for names in (short, long):
         words = [
-            f"{name}={value}" for name, value in zip(names, "ab12", strict=True)
+            f"{name}={value}"
+            for name, value in zip(names, "ab12", strict=True)
         ]
         config = understood("train", "--workdir", str(tmp_path), *words)
         assert (config.data.dataset, config.data.data_dir) == ("a", "b")

@@ -27,7 +27,9 @@ def arrays(
     rng = np.random.default_rng(0)
     made = {}
     for part, number in (("train", train), ("test", test)):
-        made[f"x_{part}"] = rng.integers(0, 256, (number, *shape)).astype(dtype)
+        made[f"x_{part}"] = rng.integers(0, 256, (number, *shape)).astype(
+            dtype
+        )
         made[f"y_{part}"] = np.arange(number) % classes
     return made
 
@@ -91,7 +93,9 @@ def test_digits():
     assert (a.name, a.classes, a.image) == ("digits", 10, (8, 8, 1))
     assert [len(s.y_N) for s in (a.train, a.valid, a.test)] == [1150, 287, 360]
     for split in (a.train, a.valid, a.test):
-        assert split.x_NxHxWxC.dtype == np.uint8 and split.y_N.dtype == np.int32
+        assert (
+            split.x_NxHxWxC.dtype == np.uint8 and split.y_N.dtype == np.int32
+        )
         assert split.x_NxHxWxC.max() == 255
     counts = np.bincount(a.test.y_N)
     # Stratified.
@@ -140,7 +144,8 @@ def test_limit_takes_a_random_part_of_the_training_images(tmp_path):
     assert len(set(ids(a.train) + ids(a.valid))) == 20
     assert set(ids(a.train)) != set(ids(b.train))
     assert (
-        len(load(DataConfig(numbered(tmp_path), limit=1000), 0).train.y_N) == 40
+        len(load(DataConfig(numbered(tmp_path), limit=1000), 0).train.y_N)
+        == 40
     )
 
 
@@ -469,7 +474,9 @@ def test_written_set_with_other_keys(written, monkeypatch):
         6,
     )
     assert sorted(ids(a.train) + ids(a.valid)) == list(range(0, 200, 10))
-    np.testing.assert_array_equal(np.array(ids(a.train)) // 10 % 2, a.train.y_N)
+    np.testing.assert_array_equal(
+        np.array(ids(a.train)) // 10 % 2, a.train.y_N
+    )
 
 
 def test_default_directory(written, monkeypatch):
@@ -495,7 +502,10 @@ def test_unknown_set(written, name):
     start = time.perf_counter()
     before = sorted(written.rglob("*"))
     fails(
-        DataConfig(name, str(written)), "data.dataset", repr(name), str(written)
+        DataConfig(name, str(written)),
+        "data.dataset",
+        repr(name),
+        str(written),
     )
     assert sorted(written.rglob("*")) == before
     # No attempt to download.
@@ -504,7 +514,9 @@ def test_unknown_set(written, name):
 
 def test_unknown_set_names_those_there(written):
     fails(
-        DataConfig("mnist", str(written)), "(there is written)", "data.data_dir"
+        DataConfig("mnist", str(written)),
+        "(there is written)",
+        "data.data_dir",
     )
     fails(DataConfig("written:2.0.0", str(written)), "written holds 1.0.0")
 
@@ -520,10 +532,17 @@ def test_no_data_dir(tmp_path, monkeypatch):
     fails(
         DataConfig("mnist", str(tmp_path)), "data.dataset", "nothing is there"
     )
-    fails(DataConfig("mnist", "nonesuch://bucket"), "data.data_dir", "nonesuch")
-    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "none"))
     fails(
-        DataConfig("mnist"), "data.dataset", "nothing is there", "data.data_dir"
+        DataConfig("mnist", "nonesuch://bucket"), "data.data_dir", "nonesuch"
+    )
+    monkeypatch.setattr(
+        tfds.core.constants, "DATA_DIR", str(tmp_path / "none")
+    )
+    fails(
+        DataConfig("mnist"),
+        "data.dataset",
+        "nothing is there",
+        "data.data_dir",
     )
 
 
@@ -619,7 +638,11 @@ BAD_FEATURES = {
         "coarse, fine, image",
     ),
     "two images": (
-        lambda f, image, label: {"left": image, "right": image, "label": label},
+        lambda f, image, label: {
+            "left": image,
+            "right": image,
+            "label": label,
+        },
         "label, left, right",
     ),
     "text label": (

@@ -160,7 +160,9 @@ def test_mean_over_mesh_equals_mean(dataset):
         return jnp.square(bind(target, generator)(phi, arch, x)).mean()
 
     def mean(phi, archs):
-        return mean_candidates(partial(jax.value_and_grad(loss), phi), archs, 1)
+        return mean_candidates(
+            partial(jax.value_and_grad(loss), phi), archs, 1
+        )
 
     alone = jax.jit(mean)(phi, archs)
     split = jax.jit(mean_over_mesh(mesh_of(2), mean))(phi, archs)

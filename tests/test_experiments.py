@@ -126,7 +126,10 @@ def test_bench_ghn(experiment, capsys):
     sizes = GhnCellConfig(channels=4, cells=1, nodes=3)
     ghn.main(ghn.Args(sizes, candidates=2, json=True))
     ratios = json.loads(lines_of(capsys)[-1])["ratios"]
-    assert {row["case"] for row in ratios} == {"ghn/weights", "ghn/node states"}
+    assert {row["case"] for row in ratios} == {
+        "ghn/weights",
+        "ghn/node states",
+    }
 
 
 def test_bench_candidates(experiment, capsys, monkeypatch):

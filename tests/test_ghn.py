@@ -123,7 +123,9 @@ def reference(w, config, graph, cells):
                     m = received(h, v, sources) + received(h, v, targets)
                     new.append(
                         gru(
-                            w["gru"], h[v], m + message_of_cell if v == 0 else m
+                            w["gru"],
+                            h[v],
+                            m + message_of_cell if v == 0 else m,
                         )
                     )
                 h = new
@@ -131,11 +133,15 @@ def reference(w, config, graph, cells):
             # In topological order.
             for v in range(V):
                 m = received(h, v, sources)
-                h[v] = gru(w["gru"], h[v], m + message_of_cell if v == 0 else m)
+                h[v] = gru(
+                    w["gru"], h[v], m + message_of_cell if v == 0 else m
+                )
             # And back: 2 V - 1 updates.
             for v in reversed(range(V - 1)):
                 m = received(h, v, targets)
-                h[v] = gru(w["gru"], h[v], m + message_of_cell if v == 0 else m)
+                h[v] = gru(
+                    w["gru"], h[v], m + message_of_cell if v == 0 else m
+                )
         message_of_cell = np.mean(h, 0)
         states.append(h)
     found = np.array(states)
@@ -215,7 +221,9 @@ def test_vmap_over_graphs_is_the_loop():
         jax.tree.map(lambda *x: jnp.stack(x), *graphs)
     )
     for graph, h in zip(graphs, batched, strict=True):
-        np.testing.assert_allclose(h, jax.jit(run)(graph), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            h, jax.jit(run)(graph), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_every_node_hears_of_every_other():
@@ -256,7 +264,10 @@ def population(space, number):
 
 def varied_phi(generator, seed=1):
     """Biases and all off their initial values."""
-    phi, rng = generator.init(jax.random.key(seed)), np.random.default_rng(seed)
+    phi, rng = (
+        generator.init(jax.random.key(seed)),
+        np.random.default_rng(seed),
+    )
     return jax.tree.map(
         lambda w: w + 0.2 * jnp.asarray(rng.normal(size=w.shape), jnp.float32),
         phi,
@@ -293,7 +304,9 @@ def test_the_architecture_matters(space):
         varied_phi(generator), population(space_, 3)
     )
     leaves = list(
-        zip(jax.tree.leaves(thetas), jax.tree.leaves(target.nodes), strict=True)
+        zip(
+            jax.tree.leaves(thetas), jax.tree.leaves(target.nodes), strict=True
+        )
     )
     differ = [
         bool(np.abs(theta_A[0] - theta_A[1]).max() > 1e-5)
@@ -325,7 +338,9 @@ def test_vmap_over_candidates_is_the_loop(space):
     run = jax.jit(generator.generate)
     for i in range(3):
         for a, b in zip(
-            *map(jax.tree.leaves, (rows(batched, i), run(phi, rows(archs, i)))),
+            *map(
+                jax.tree.leaves, (rows(batched, i), run(phi, rows(archs, i)))
+            ),
             strict=True,
         ):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

@@ -147,7 +147,9 @@ def test_slurm_requeues_what_was_stopped(tmp_path, code, requeued):
 def test_tpu_vm_starts_and_stops(tmp_path):
     """``gcloud`` is a stub that runs the workers' command here."""
     program(
-        tmp_path, "bin/gcloud", 'echo "$@" >> asked; bash -c "${!##--command=}"'
+        tmp_path,
+        "bin/gcloud",
+        'echo "$@" >> asked; bash -c "${!##--command=}"',
     )
     program(
         tmp_path,
@@ -224,4 +226,8 @@ def test_slurm_variables_number_the_processes(task, monkeypatch):
     address, *numbers = ClusterEnv.auto_detect_unset_distributed_params(
         None, None, None, None, None, 10
     )
-    assert str(address).startswith("n03:") and numbers == [16, task, [task % 8]]
+    assert str(address).startswith("n03:") and numbers == [
+        16,
+        task,
+        [task % 8],
+    ]

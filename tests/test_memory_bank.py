@@ -131,7 +131,9 @@ def draw(name, seed, progress=1.0):
 def mutate(name, seed, archs):
     return jax.tree.map(
         np.asarray,
-        samplers(name)[1](jax.random.split(jax.random.key(seed), DRAWN), archs),
+        samplers(name)[1](
+            jax.random.split(jax.random.key(seed), DRAWN), archs
+        ),
     )
 
 
@@ -182,7 +184,10 @@ def skip_third_size(case):
 
 def reference(case, text, theta=None):
     return ref.Reference(
-        case.config, case.image, case.np_theta if theta is None else theta, text
+        case.config,
+        case.image,
+        case.np_theta if theta is None else theta,
+        text,
     )
 
 
@@ -222,7 +227,9 @@ def test_reference_convolution_is_flax(kernel, dilation, groups, stride):
         dilation,
         groups,
     )
-    np.testing.assert_allclose(ours, conv(jnp.asarray(x)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        ours, conv(jnp.asarray(x)), rtol=1e-4, atol=1e-4
+    )
 
 
 def legal_banks(config):
@@ -513,7 +520,9 @@ def test_banks_are_drawn_uniformly(many):
     for b, legal in enumerate(([1, 2, 4], [1, 2, 3, 4], [1, 2, 3, 4])):
         assert set(banks[:, b]) == set(legal)
         np.testing.assert_allclose(
-            [(banks[:, b] == n).mean() for n in legal], 1 / len(legal), atol=0.1
+            [(banks[:, b] == n).mean() for n in legal],
+            1 / len(legal),
+            atol=0.1,
         )
 
 
@@ -652,7 +661,10 @@ def test_canonical_computes_the_same_function_with_paths_exchanged(case):
                                 new.convs[second],
                                 new.convs[first],
                             )
-                        a, c = theta["conv"][b][first], theta["conv"][b][second]
+                        a, c = (
+                            theta["conv"][b][first],
+                            theta["conv"][b][second],
+                        )
                         a[p], c[p] = c[p].copy(), a[p].copy()
         close(
             reference(case, text, theta).logits(case.x),
@@ -921,7 +933,8 @@ def test_graph_connects_every_node(case):
         )
         real = mask_N == 1
         assert (
-            edge_NxN.sum(1)[real][1:].all() and edge_NxN.sum(0)[real][:-1].all()
+            edge_NxN.sum(1)[real][1:].all()
+            and edge_NxN.sum(0)[real][:-1].all()
         )
 
 
@@ -1023,7 +1036,8 @@ def test_smash_theta(case):
                 read = block.read_units(op)
                 columns = ref.bottleneck(config, read, op.width) * config.unit
                 live = theta["op"][b][
-                    start * config.unit : (start + read) * config.unit, :columns
+                    start * config.unit : (start + read) * config.unit,
+                    :columns,
                 ]
                 assert np.linalg.norm(live) == pytest.approx(1, abs=1e-4)
                 start += read
@@ -1045,6 +1059,7 @@ def test_smash_weights_depend_on_the_architecture(case):
     assert same({**a, "op": 0}, {**b, "op": 0})
     decay = generator.decay(phi)
     assert (
-        not any(jax.tree.leaves(decay["hyper"])) and not decay["shared"]["bias"]
+        not any(jax.tree.leaves(decay["hyper"]))
+        and not decay["shared"]["bias"]
     )
     assert all(jax.tree.leaves({**decay["shared"], "bias": True}))

@@ -219,7 +219,11 @@ def test_samples_and_mutations_are_valid(drawn):
                 and not np.tril(arch.edge_VxV).any()
             )
             assert 1 <= arch.edge_VxV.sum() <= MAX_EDGES
-            assert paths(arch) == {0, *range(1, vertices + 1), MAX_VERTICES - 1}
+            assert paths(arch) == {
+                0,
+                *range(1, vertices + 1),
+                MAX_VERTICES - 1,
+            }
             assert set(np.argwhere(arch.edge_VxV).ravel().tolist()) == paths(
                 arch
             )
@@ -406,7 +410,11 @@ def case(drawn):
     archs = [SPACE.from_string(text) for text in CELLS] + [
         row(population, i) for population in drawn for i in range(5)
     ]
-    x = np.random.default_rng(0).normal(size=(BATCH, *IMAGE)).astype(np.float32)
+    x = (
+        np.random.default_rng(0)
+        .normal(size=(BATCH, *IMAGE))
+        .astype(np.float32)
+    )
     apply = jax.jit(target.apply)
     return target, apply, random_theta(target, 3), archs, x
 
@@ -447,7 +455,9 @@ def test_isomorphic_cells_with_their_weights_have_equal_logits(case, drawn):
             at = list(orders[-1])
             cells = [
                 {
-                    name: w[:, [*at, MAX_INTERIOR] if name == "project" else at]
+                    name: w[
+                        :, [*at, MAX_INTERIOR] if name == "project" else at
+                    ]
                     for name, w in stage.items()
                 }
                 for stage in theta["cells"]

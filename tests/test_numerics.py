@@ -149,7 +149,10 @@ def expected():
     for kernel, dilation in np.asarray(SETTINGS).tolist():
         rows.append(
             value_and_gradients(
-                partial(cropped, kernel=kernel, dilation=dilation), X, WEIGHT, G
+                partial(cropped, kernel=kernel, dilation=dilation),
+                X,
+                WEIGHT,
+                G,
             )
         )
     return [np.stack(part) for part in zip(*rows, strict=True)]

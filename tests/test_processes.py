@@ -49,7 +49,11 @@ def start(*words) -> list[subprocess.Popen]:
         *map(str, words),
         "--distributed",
     ]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
     return [
         subprocess.Popen(
             command, env={**common, "JAX_PROCESS_ID": str(i)}, **pipes
@@ -61,7 +65,9 @@ def start(*words) -> list[subprocess.Popen]:
 def quiet(text: str) -> str:
     """The text without the lines that Gloo writes."""
     lines = text.splitlines(keepends=True)
-    return "".join(line for line in lines if not log_filter.CHATTER.match(line))
+    return "".join(
+        line for line in lines if not log_filter.CHATTER.match(line)
+    )
 
 
 def finish(both: list[subprocess.Popen]) -> list[str]:
@@ -75,7 +81,9 @@ def finish(both: list[subprocess.Popen]) -> list[str]:
 def trained(tmp_path_factory):
     """Trained by two processes."""
     workdir = tmp_path_factory.mktemp("runs") / "two"
-    first, second = finish(start("train", "--workdir", workdir, *flags(CONFIG)))
+    first, second = finish(
+        start("train", "--workdir", workdir, *flags(CONFIG))
+    )
     assert f"wrote {workdir / 'checkpoints'}" in first and second == ""
     return workdir
 
@@ -138,7 +146,9 @@ def test_a_signal_to_one_stops_both_and_one_process_goes_on(tmp_path):
     assert [process.returncode for process in both] == [
         128 + signal.SIGTERM
     ] * 2
-    assert all("stopped by SIGTERM" in lines.splitlines()[-1] for lines in told)
+    assert all(
+        "stopped by SIGTERM" in lines.splitlines()[-1] for lines in told
+    )
     step = int(state(tmp_path).step)
     assert step % CONFIG.train.every == 0 and 4 <= step < 3000
 
@@ -175,7 +185,9 @@ def test_a_killed_process_is_the_last_line_of_the_other_and_loses_nothing(
 
 def test_devices_share_images():
     """Four devices on two architectures: statistics are of the whole batch."""
-    train = dataclasses.replace(CONFIG.train, architectures=2, steps=4, every=4)
+    train = dataclasses.replace(
+        CONFIG.train, architectures=2, steps=4, every=4
+    )
     config = dataclasses.replace(CONFIG, train=train)
     dataset = load(config.data, config.seed)
 

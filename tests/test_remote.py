@@ -58,7 +58,9 @@ def test_a_table(bucket):
     (bucket / "scores" / "000002.parquet").write_bytes(b"PAR1")
     lines = []
     again = Table(bucket / "scores", lines.append)
-    assert again.read().to_pydict() == {"x": [1, -1, 2, -2]} and len(lines) == 1
+    assert (
+        again.read().to_pydict() == {"x": [1, -1, 2, -2]} and len(lines) == 1
+    )
     assert again.take(np.array([3, 0])).to_pydict() == {"x": [-2, 1]}
     again.append(pa.table({"x": [3]}))
     again.compact()

@@ -88,7 +88,8 @@ def test_who_is_missing(port, monkeypatch):
     monkeypatch.setattr(meeting, "WAIT_S", 1)
     heard = meet(port, {0: CARD, 2: CARD}, processes=5)
     assert (
-        heard[0] == heard[2] and "process 1, 3, 4 of 5 did not join" in heard[0]
+        heard[0] == heard[2]
+        and "process 1, 3, 4 of 5 did not join" in heard[0]
     )
 
 

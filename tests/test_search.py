@@ -247,7 +247,8 @@ def test_draws_depend_on_key_and_number_alone():
     many = draw.sample(key, 150)
     assert same(draw.sample(key, 7), rows(many, slice(7)))
     assert same(
-        many, jax.vmap(lambda k: TOY.sample(k, 1.0))(jax.random.split(key, 150))
+        many,
+        jax.vmap(lambda k: TOY.sample(k, 1.0))(jax.random.split(key, 150)),
     )
     assert same(
         draw.mutate(key, many),

@@ -251,7 +251,9 @@ def slow_regret(score, truth):
 
 
 @pytest.mark.filterwarnings("ignore:An input array is constant")
-@pytest.mark.parametrize(("n", "decimals"), [(3, 1), (24, 0), (24, 8), (50, 1)])
+@pytest.mark.parametrize(
+    ("n", "decimals"), [(3, 1), (24, 0), (24, 8), (50, 1)]
+)
 @pytest.mark.parametrize("chunk", [1, 2**20], ids=["pieces", "one piece"])
 def test_intervals_are_those_of_scipy(n, decimals, chunk, monkeypatch):
     """The same resamples, measured all at once or one by one."""

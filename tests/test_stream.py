@@ -152,7 +152,10 @@ def test_sixteen_bytes_of_each_candidate(begin):
 
 
 def test_the_whole_space(begin, tmp_path):
-    run, out = begin(space="nasbench201", piece=10**4), tmp_path / "all.parquet"
+    run, out = (
+        begin(space="nasbench201", piece=10**4),
+        tmp_path / "all.parquet",
+    )
     workdir = str(run.workdir)
     assert (
         main(["score", "--workdir", workdir, "--all", "--out", str(out)]) == 0

@@ -148,7 +148,9 @@ def same(a, b) -> None:
         )
 
     jax.tree.map(
-        lambda x, y: np.testing.assert_array_equal(numbers(x), numbers(y)), a, b
+        lambda x, y: np.testing.assert_array_equal(numbers(x), numbers(y)),
+        a,
+        b,
     )
 
 
@@ -172,7 +174,9 @@ def test_cut_and_resumed_is_bit_for_bit(
     # The last segment has two steps.
     config = streaming(source["disk"], every=3)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(interrupt, "check", Mock(side_effect=KeyboardInterrupt))
+        patched.setattr(
+            interrupt, "check", Mock(side_effect=KeyboardInterrupt)
+        )
         Run(tmp_path / "run", config).train()
     checkpoints = (tmp_path / "run" / "checkpoints").iterdir()
     assert [path.name for path in checkpoints] == ["3"]
@@ -254,7 +258,9 @@ def test_a_segment_has_the_images_of_its_steps_and_no_more():
     # Nothing is read twice.
     assert sum(map(len, TAKEN)) == len(steps) * batch
     read = np.concatenate([y, *rest])
-    np.testing.assert_array_equal(read[:50], batch_order(KEY, 40, batch, 50, 3))
+    np.testing.assert_array_equal(
+        read[:50], batch_order(KEY, 40, batch, 50, 3)
+    )
     np.testing.assert_array_equal(read[50:], 0)
     assert len(read) == 52
 

@@ -31,7 +31,10 @@ def trained(kind):
     """A surrogate, its 60 architectures of two blocks, and 300 others."""
     population = toy.children(toy.children(None, 1), 2)
     order = np.random.default_rng(0).permutation(size(population))
-    seen, unseen = rows(population, order[:60]), rows(population, order[60:360])
+    seen, unseen = (
+        rows(population, order[:60]),
+        rows(population, order[60:360]),
+    )
     fitted = grown(kind)
     params = fitted.fit(
         fitted.init(jax.random.key(0)),
@@ -141,7 +144,9 @@ def test_fits_of_all_sizes_and_levels_share_a_program(kind, monkeypatch):
     monkeypatch.setattr(surrogate, "STEPS", 3)
     error, traced = surrogate._mean_error, []
     monkeypatch.setattr(
-        surrogate, "_mean_error", lambda *args: traced.append(1) or error(*args)
+        surrogate,
+        "_mean_error",
+        lambda *args: traced.append(1) or error(*args),
     )
     fitted, population, traces = (
         grown(kind),
@@ -186,7 +191,9 @@ def test_correlation_alone(trained):
     found = correlation(fitted, GROWTH, params, 2, *both)
     assert found.level == 2 and found.trained > 0.95
     rating_A = fitted.predict(params, GROWTH.tokens(next_level, 3))
-    assert found.extrapolated == stats.spearman(rating_A, -toy.loss(next_level))
+    assert found.extrapolated == stats.spearman(
+        rating_A, -toy.loss(next_level)
+    )
     assert np.isnan(
         correlation(fitted, GROWTH, params, 2, both[0]).extrapolated
     )

@@ -16,7 +16,9 @@ from jaxhypernas.types import UserError
 
 
 def make_rows(start, number=4):
-    losses = np.random.default_rng(start).normal(size=number).astype(np.float32)
+    losses = (
+        np.random.default_rng(start).normal(size=number).astype(np.float32)
+    )
     return [
         {
             "id": f"é-{start + i}",
@@ -66,9 +68,9 @@ def test_an_empty_table_makes_no_directory(tmp_path):
 
 def test_rows_come_back(directory, capsys):
     table = Table(directory)
-    assert table.read().to_pylist() == make_rows(0) + make_rows(10) + make_rows(
-        20
-    )
+    assert table.read().to_pylist() == make_rows(0) + make_rows(
+        10
+    ) + make_rows(20)
     table.append(make_table(30))
     assert table.read().to_pylist()[-4:] == make_rows(30)
     assert Table(directory).read().to_pylist() == table.read().to_pylist()

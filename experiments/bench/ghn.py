@@ -73,13 +73,16 @@ def main(args: Args) -> None:
     """Times each function in a loop and under vmap."""
     cases, phi, archs = functions(args)
     single = [
-        jax.tree.map(lambda x, i=i: x[i], archs) for i in range(args.candidates)
+        jax.tree.map(lambda x, i=i: x[i], archs)
+        for i in range(args.candidates)
     ]
     ratios = []
     for name, function in cases.items():
         one = jax.jit(function)
         many = jax.jit(jax.vmap(function, (None, 0)))
-        loop = best_seconds(lambda one=one: [one(phi, arch) for arch in single])
+        loop = best_seconds(
+            lambda one=one: [one(phi, arch) for arch in single]
+        )
         at_once = best_seconds(lambda many=many: many(phi, archs))
         ratio = loop / at_once
         ratios.append({"case": f"ghn/{name}", "ratio": round(ratio, 1)})

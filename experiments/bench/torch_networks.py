@@ -99,7 +99,9 @@ def _norm(channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels, affine=False, track_running_stats=False)
 
 
-def _relu_convolution_norm(w_KxLxIxO: np.ndarray, stride: int = 1) -> nn.Module:
+def _relu_convolution_norm(
+    w_KxLxIxO: np.ndarray, stride: int = 1
+) -> nn.Module:
     return nn.Sequential(
         nn.ReLU(),
         _convolution(w_KxLxIxO, stride),

@@ -71,7 +71,8 @@ def main(args: Args) -> None:
         rows = list(csv.DictReader(file))
     truth_A = np.array([float(row["cifar10_test_200"]) for row in rows])
     published = {
-        name: np.array([float(row[name]) for row in rows]) for name in PUBLISHED
+        name: np.array([float(row[name]) for row in rows])
+        for name in PUBLISHED
     }
     number = len(args.workdir)
     figure = Figure(figsize=(4 * number, 3.4), layout="constrained")

@@ -64,7 +64,11 @@ def losses_of(run: jhn.Run, population) -> np.ndarray:
 
 
 def correlation_on_children(
-    run: jhn.Run, state, config: ProgressiveConfig, seed: int, number: int = 100
+    run: jhn.Run,
+    state,
+    config: ProgressiveConfig,
+    seed: int,
+    number: int = 100,
 ) -> float:
     """How the surrogate ranks random children of the architectures it was fitted to."""
     growth = run.parts.searched.space.growth

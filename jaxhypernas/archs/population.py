@@ -51,7 +51,9 @@ def concatenate(*populations: Arch) -> Arch:
     return jax.tree.map(lambda *x: np.concatenate(x), *populations)
 
 
-def in_batches(f: Callable[[Any], Any], arrays: Any, batch: int = BATCH) -> Any:
+def in_batches(
+    f: Callable[[Any], Any], arrays: Any, batch: int = BATCH
+) -> Any:
     """Applies a function to all rows, a fixed number at a time.
 
     Args:

@@ -38,7 +38,12 @@ def read_rows(
             for column in columns:
                 _check_value(row, column, path, field)
             yield row
-    except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+    except (
+        OSError,
+        pa.ArrowException,
+        UnicodeDecodeError,
+        csv.Error,
+    ) as error:
         reason = files.one_line(error, 120)
         raise UserError(f"{field}: cannot read {path} ({reason})") from None
     if row is None:

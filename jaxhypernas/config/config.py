@@ -83,7 +83,9 @@ class Config(Settings):
     @property
     def names(self) -> dict[str, str]:
         """Names of the chosen space, generator and strategy, by field."""
-        return {slot: name_of(slot, getattr(self, slot)) for slot in REGISTRIES}
+        return {
+            slot: name_of(slot, getattr(self, slot)) for slot in REGISTRIES
+        }
 
 
 def name_of(slot: str, settings: Settings) -> str:

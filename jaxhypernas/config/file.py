@@ -82,7 +82,9 @@ def from_json(values: dict[str, Any]) -> Config:
     for slot, registry in REGISTRIES.items():
         section = values.get(slot)
         if not isinstance(section, dict) or "name" not in section:
-            raise UserError(f"{slot}: it must be a group of fields with a name")
+            raise UserError(
+                f"{slot}: it must be a group of fields with a name"
+            )
         section = dict(section)
         name = section.pop("name")
         if name not in registry:

@@ -112,7 +112,9 @@ def make_batches(
     )
 
 
-def permutation(key: jax.Array, size: int, epoch: jax.Array | int) -> jax.Array:
+def permutation(
+    key: jax.Array, size: int, epoch: jax.Array | int
+) -> jax.Array:
     """Returns the order of the images in one epoch of the stream of `batch_order`.
 
     Args:

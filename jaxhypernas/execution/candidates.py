@@ -43,7 +43,9 @@ def bind(
     return logits
 
 
-def map_candidates(f: Callable[[Any], Any], population: Any, chunk: int) -> Any:
+def map_candidates(
+    f: Callable[[Any], Any], population: Any, chunk: int
+) -> Any:
     """Applies a function to each candidate.
 
     Args:

@@ -91,7 +91,9 @@ class HyperNet(nnx.Module):
         return _normalised_conv(_leaky(x), self.head[...])[0]
 
 
-def smash(config: SmashConfig, encoding: Encoding, target: Target) -> Generator:
+def smash(
+    config: SmashConfig, encoding: Encoding, target: Target
+) -> Generator:
     """SMASH's generator.
 
     phi has ``hyper``, the hypernetwork's parameters, and ``shared``, all weights that

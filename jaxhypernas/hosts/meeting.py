@@ -28,7 +28,13 @@ _RETRY_S = 0.2
 """Seconds between attempts to reach process 0."""
 
 # Errors caused by an unrelated client that connects to our port.
-_STRANGER_ERRORS = (OSError, ValueError, TypeError, LookupError, AttributeError)
+_STRANGER_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+)
 
 
 def meet(place: Place, card: dict[str, str]) -> None:

@@ -36,7 +36,9 @@ def dynamic_conv(
     Returns:
         The outputs, y_BxHxWxO, with zero padding.
     """
-    y, _ = _dynamic_conv_fwd(x_BxHxWxI, w_KxKxIxO, kernel_2, dilation_2, extent)
+    y, _ = _dynamic_conv_fwd(
+        x_BxHxWxI, w_KxKxIxO, kernel_2, dilation_2, extent
+    )
     return y
 
 

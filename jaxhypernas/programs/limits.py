@@ -55,7 +55,9 @@ def _trainings(parts: Parts) -> Iterator[tuple[str, TrainConfig, int]]:
         yield "train", config.train, segment_length(config)
 
 
-def _check_order(place: str, train: TrainConfig, steps: int, size: int) -> None:
+def _check_order(
+    place: str, train: TrainConfig, steps: int, size: int
+) -> None:
     """Raises UserError if the order of images cannot be computed."""
     order = partial(
         batches.batch_order, size=size, batch=train.drawn, steps=steps, start=0

@@ -32,7 +32,9 @@ def missing(table: Table, wanted: list[Wanted]) -> list[Wanted]:
     """
     rows = table.read().to_pylist()
     done = {(row["group"], row["id"]) for row in rows}
-    return [each for each in wanted if (each.group, each.row["id"]) not in done]
+    return [
+        each for each in wanted if (each.group, each.row["id"]) not in done
+    ]
 
 
 def retrain(

@@ -28,7 +28,9 @@ def _random(config: RandomConfig, space: Space, limits: Limits) -> Strategy:
     return random(config, space, limits)
 
 
-def _smash(config: SmashSearchConfig, space: Space, limits: Limits) -> Strategy:
+def _smash(
+    config: SmashSearchConfig, space: Space, limits: Limits
+) -> Strategy:
     from jaxhypernas.search.smash import smash
 
     return smash(config, space, limits)

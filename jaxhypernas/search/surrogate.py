@@ -214,7 +214,9 @@ def _make_train(rate: Callable) -> Callable:
     """Makes the compiled function that fits all members."""
 
     @jax.jit
-    def train(params, tokens_AxLxF, level, target_A, weight_ExA, learning_rate):
+    def train(
+        params, tokens_AxLxF, level, target_A, weight_ExA, learning_rate
+    ):
         adam = optax.adam(learning_rate)
 
         def step(_, params_and_moments, weight_A):

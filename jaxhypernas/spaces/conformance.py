@@ -93,7 +93,8 @@ def _check_text(space: Space, name: str, archs: Arch) -> None:
         )
         # Canonical forms are compared: entries that do nothing may be lost.
         first, first_again = (
-            space.canonical(jax.tree.map(jnp.asarray, x)) for x in (arch, again)
+            space.canonical(jax.tree.map(jnp.asarray, x))
+            for x in (arch, again)
         )
         assert _equal(first, first_again), (
             f"{name}: {text} is read back as another network"

@@ -273,7 +273,9 @@ def _redraw_slot(
     group_choices = jnp.array(config.group_choices, jnp.int32)
     fresh_4 = jax.random.choice(keys[6], group_choices, (CONVS,))
     groups_4 = _choose(keep_7[6], old.groups_4, fresh_4)
-    return _Slot(read_M, write_M, width, op, kernel_4x2, dilation_4x2, groups_4)
+    return _Slot(
+        read_M, write_M, width, op, kernel_4x2, dilation_4x2, groups_4
+    )
 
 
 def _can_read(

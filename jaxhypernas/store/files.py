@@ -77,7 +77,9 @@ def check_writable(path: PathLike, field: str) -> None:
         if path.is_dir():
             raise UserError(f"{field}: {path} is a directory: give a file")
         if not is_remote(path):
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name):
+            with tempfile.NamedTemporaryFile(
+                dir=path.parent, prefix=path.name
+            ):
                 pass
     except OSError as error:
         raise UserError(

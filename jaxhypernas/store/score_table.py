@@ -168,7 +168,9 @@ class ScoreTable:
         """
         return self.table.read([name])[name].to_numpy()
 
-    def _insert(self, id_A: np.ndarray, loss_A: np.ndarray, start: int) -> None:
+    def _insert(
+        self, id_A: np.ndarray, loss_A: np.ndarray, start: int
+    ) -> None:
         """Indexes rows that begin at a position; of equal ids the first row counts."""
         id_A, first = np.unique(id_A, return_index=True)
         place = np.searchsorted(self._id_A, id_A)

@@ -148,7 +148,8 @@ def _weight_spec(
         weight_spec["reduce"] = [reduction(C) for C in channels[1:]]
     else:
         weight_spec["project"] = [
-            leaf(config.cells, structure.inputs, width * C, C) for C in channels
+            leaf(config.cells, structure.inputs, width * C, C)
+            for C in channels
         ]
     return weight_spec
 

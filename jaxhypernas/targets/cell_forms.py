@@ -125,7 +125,8 @@ def _states(
         return states.at[node["write"]].add(_ops(structure, w, node, x)), None
 
     zeros = jnp.zeros(
-        (structure.written, *inputs_IxBxHxWxC.shape[1:]), inputs_IxBxHxWxC.dtype
+        (structure.written, *inputs_IxBxHxWxC.shape[1:]),
+        inputs_IxBxHxWxC.dtype,
     )
     states = jnp.concatenate([inputs_IxBxHxWxC, zeros])
     return lax.scan(step, states, (weights, nodes))[0]
@@ -280,7 +281,9 @@ def fused(
         return reduce(jnp.add, selected)
 
     op_NxO = jnp.asarray(arch.op_NxO)
-    kernel_Nx3x3xCxC = jax.vmap(kernel)(weights, op_NxO.astype(inputs[0].dtype))
+    kernel_Nx3x3xCxC = jax.vmap(kernel)(
+        weights, op_NxO.astype(inputs[0].dtype)
+    )
     has_weights_O = np.array(
         [bool(op.shapes(C)) for op in ops.values()], np.int32
     )

@@ -123,5 +123,7 @@ class Campaign:
 
         Scores are those of one process, however many there are.
         """
-        workdir, _ = self.undisturbed(verb, 1 if verb == "score" else processes)
+        workdir, _ = self.undisturbed(
+            verb, 1 if verb == "score" else processes
+        )
         return workdir

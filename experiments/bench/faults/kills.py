@@ -81,7 +81,9 @@ def _kill(
             deaths.append(round(time.monotonic() - began, 1))
             if codes[other]:
                 line = failure(started, other, codes[other])
-                case.outcome = f"the other ended after {deaths[-1]} s: {line}; "
+                case.outcome = (
+                    f"the other ended after {deaths[-1]} s: {line}; "
+                )
         moments.append(Moment(workdir))
         case.outcome += f"there: {moments[-1]}"
     return False

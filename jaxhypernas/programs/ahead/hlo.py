@@ -126,7 +126,10 @@ def _sum(parts: list[tuple[Work, float]]) -> Work:
     for part, times in parts:
         for kind, (count, size) in part.collectives.items():
             counted, summed = collectives.get(kind, (0.0, 0.0))
-            collectives[kind] = (counted + times * count, summed + times * size)
+            collectives[kind] = (
+                counted + times * count,
+                summed + times * size,
+            )
 
     def total(name: str) -> float:
         return sum(times * getattr(part, name) for part, times in parts)

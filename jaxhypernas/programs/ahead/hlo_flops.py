@@ -30,7 +30,9 @@ def flops(computation: Computation, instruction: Instruction) -> float:
 
 def _product(computation: Computation, dot: Instruction) -> float:
     left = dimensions(computation[dot.operands[0]].shape)
-    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes)
+    contracted = re.search(
+        r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes
+    )
     axes: list[int] = []
     if contracted:
         axes = [int(d) for d in contracted[1].split(",") if d]
@@ -78,7 +80,9 @@ def _window(conv: Instruction) -> dict[str, list[str]]:
     return {name: value.split("x") for name, value in pairs}
 
 
-def _positions(size: int, kernel: int, out: int, window: dict[str, str]) -> int:
+def _positions(
+    size: int, kernel: int, out: int, window: dict[str, str]
+) -> int:
     """Pairs of output and kernel positions along an axis that meet a pixel.
 
     The others meet padding, or a zero that dilation puts between pixels.

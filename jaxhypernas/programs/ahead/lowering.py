@@ -44,7 +44,9 @@ class Program(NamedTuple):
     """Images per candidate."""
 
 
-def lowered(config: Config, devices: Sequence[jax.Device]) -> Iterator[Program]:
+def lowered(
+    config: Config, devices: Sequence[jax.Device]
+) -> Iterator[Program]:
     """Lowers the programs of a run::
 
         for program in lowered(Config(), jax.devices()):
