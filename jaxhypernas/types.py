@@ -84,10 +84,10 @@ def _documented(contract: type) -> type:
         return contract
     body = tree.body[0].body  # type: ignore[attr-defined]
     for field, text in pairwise(body):
-        is_field = isinstance(field, ast.AnnAssign)
-        if is_field and isinstance(text, ast.Expr):
-            doc = inspect.cleandoc(text.value.value)  # type: ignore[attr-defined]
-            getattr(contract, field.target.id).__doc__ = doc
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+            name = ast.unparse(field.target)
+            doc = ast.literal_eval(text.value)
+            getattr(contract, name).__doc__ = inspect.cleandoc(doc)
     return contract
 
 

@@ -22,8 +22,8 @@ def population(space: Space, number: int, seed: int = 0) -> Arch:
     return jax.tree.map(np.asarray, sample(keys))
 
 
-def row(tree: Any, index: int) -> Any:
-    """One candidate of a population."""
+def row(tree: Any, index: Any) -> Any:
+    """One candidate of a population, or several."""
     return jax.tree.map(lambda x: np.asarray(x)[index], tree)
 
 

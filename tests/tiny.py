@@ -119,12 +119,12 @@ def generator(name: str, space: Space, target: Target):
 
 def flags(config: Config = TINY) -> list[str]:
     """Flags that turn the command line's default into this configuration."""
-    default = Config()
     found = []
+    chosen: dict[str, Any] = {}
     for slot, name in config.names.items():
         found += [f"--{slot}", name]
-        chosen = REGISTRIES[slot][name].config()
-        default = dataclasses.replace(default, **{slot: chosen})
+        chosen[slot] = REGISTRIES[slot][name].config()
+    default = dataclasses.replace(Config(), **chosen)
     return found + _differences(config, default, "--")
 
 

@@ -72,6 +72,7 @@ def correlation_on_children(
 ) -> float:
     """How the surrogate ranks random children of the architectures it was fitted to."""
     growth = run.parts.searched.space.growth
+    assert growth is not None
     level = state.level + 1
     children = growth.children(state.beam, level)
     order = np.random.default_rng(seed).permutation(size(children))
@@ -94,7 +95,9 @@ def search(run: jhn.Run, config, seed: int) -> tuple[np.ndarray, list[str]]:
     while (asked := strategy.ask(state)) is not None:
         losses.append(losses_of(run, asked))
         state = strategy.tell(state, asked, losses[-1])
-        if name == "progressive" and state.level < space.growth.levels:
+        growth = space.growth
+        grows = name == "progressive" and growth is not None
+        if grows and state.level < growth.levels:
             on_children.append(
                 correlation_on_children(run, state, config, seed)
             )

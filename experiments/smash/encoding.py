@@ -21,6 +21,7 @@ import tyro
 from etils.epath import Path
 
 import jaxhypernas as jhn
+from jaxhypernas.generators.configs import SmashConfig
 from jaxhypernas.generators.smash import smash
 from jaxhypernas.numerics.stats import format_report, rank_report
 from jaxhypernas.programs.populations import parse
@@ -39,6 +40,8 @@ def score_pairs(run: jhn.Run, archs, others) -> Scores:
     """Scores networks under weights that are generated for others."""
     space, target, _ = run.parts.searched
     own = space.encoding
+    config = run.config.generator
+    assert own is not None and isinstance(config, SmashConfig)
 
     # A candidate is a pair: the network that runs, and the architecture that its
     # weights are generated for.
@@ -49,7 +52,7 @@ def score_pairs(run: jhn.Run, archs, others) -> Scores:
     paired = target._replace(
         apply=lambda theta, pair, x: target.apply(theta, pair[0], x)
     )
-    generator = smash(run.config.generator, encoding, target)
+    generator = smash(config, encoding, target)
     one = partial(score_one, paired, generator)
     score = make_score(one, run.parts.local_mesh, run.parts.chunk)
     valid = batches_of(run.parts, run.dataset, run.dataset.valid)
@@ -79,10 +82,11 @@ def main(args: Args) -> None:
             f"{name}: loss {scores.loss.mean():.4f}, accuracy "
             f"{scores.accuracy.mean():.4f}, {len(rows)} candidates"
         )
-    own, another = (scores.loss for scores in result.values())
+    losses = {name: np.asarray(s.loss) for name, s in result.items()}
+    own, another = losses.values()
     print(describe(another - own))
     truth_A = -np.array([row["test_loss"] for row in rows])
-    claims = {name: -scores.loss for name, scores in result.items()}
+    claims = {name: -loss_A for name, loss_A in losses.items()}
     print(format_report(rank_report(claims, truth_A)))
 
 
