@@ -12,7 +12,7 @@ from helpers import assert_names, complaint
 from tiny import tiny
 
 from jaxhypernas.families import FAMILIES
-from jaxhypernas.programs import verbs
+from jaxhypernas.programs import training, verbs
 from jaxhypernas.programs.ahead import figures
 from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.run import Run
@@ -75,9 +75,12 @@ def nothing_starts(monkeypatch):
     monkeypatch.setattr(verbs, "restore_phi", restored)
     monkeypatch.setattr(verbs, "generated_scorer", scorer)
     monkeypatch.setattr(verbs, "scratch_scorer", scorer)
-    for name in ("train", "search"):
-        monkeypatch.setattr(verbs, name, start)
-    monkeypatch.setattr(figures, "compiled", start)
+    for owner, name in (
+        (training, "start_everywhere"),
+        (verbs, "search"),
+        (figures, "compiled"),
+    ):
+        monkeypatch.setattr(owner, name, start)
 
 
 def tree(*directories: Path) -> dict[Path, bytes | None]:
