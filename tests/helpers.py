@@ -72,16 +72,17 @@ PROGRAM = "jaxhypernas: "
 def complaint(words: Sequence[str]) -> str:
     """Runs a command that must be refused; returns its one line of complaint.
 
-    Fails if the exit code is not 2, or standard error has anything else.
+    Fails if the exit code is not 2, or anything else is printed.
     """
     said = io.StringIO()
-    ignored = io.StringIO()
+    printed = io.StringIO()
     with (
         contextlib.redirect_stderr(said),
-        contextlib.redirect_stdout(ignored),
+        contextlib.redirect_stdout(printed),
     ):
         code = main(words)
     text = said.getvalue()
+    assert not printed.getvalue(), printed.getvalue()
     assert code == 2, f"exit code {code}: {text}"
     is_one_line = text.startswith(PROGRAM) and text.find("\n") == len(text) - 1
     assert is_one_line, f"not one line: {text}"

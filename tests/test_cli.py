@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+from helpers import complaint
 from tiny import TINY, flags
 from tyro import _errors
 
@@ -75,6 +76,11 @@ MISTAKES = {
         "strategy.objective: 'size'",
         "params, flops",
     ),
+    "pareto": (["top", "--pareto", "size"], "pareto: 'size'", "params, flops"),
+    "standalone": (
+        ["train", "--generator", "standalone"],
+        "generator: standalone is not trained beforehand",
+    ),
     "empty directory": (["search", "--workdir="], "workdir:", "empty"),
     "empty file": (["rank", "--truth", ""], "truth:", "empty"),
     "missing flag": (["rank"], "truth: it is missing"),
@@ -134,19 +140,9 @@ MISTAKES = {
 """The words of each mistake, how the message begins, and another part of it."""
 
 
-def refused(words: list[str], capsys) -> str:
-    """The line with which words are refused."""
-    assert cli.main(words) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    line = shown.err.strip()
-    assert line.startswith("jaxhypernas: ") and "\n" not in line, line
-    return line.removeprefix("jaxhypernas: ")
-
-
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_and_begins_nothing(
-    mistake, tmp_path, monkeypatch, capsys
+    mistake, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     words, *parts = MISTAKES[mistake]
@@ -154,12 +150,12 @@ def test_a_mistake_is_one_line_and_begins_nothing(
     has_directory = any("workdir" in word for word in words)
     if verb is not None and not has_directory:
         words = [words[0], "--workdir", "run", *words[1:]]
-    line = refused(words, capsys)
+    line = complaint(words)
     assert all(part in line for part in parts), line
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failure_of_a_new_kind_is_one_line(monkeypatch, capsys):
+def test_a_failure_of_a_new_kind_is_one_line(monkeypatch):
     """tyro may report more kinds of failures than this version does."""
 
     def fail(*_, **__):
@@ -167,18 +163,16 @@ def test_a_failure_of_a_new_kind_is_one_line(monkeypatch, capsys):
         _errors._parse_error_hook.get()(event)  # type: ignore[misc]
 
     monkeypatch.setattr("tyro.cli", fail)
-    assert "ParseErrorEvent" in refused(["top", "--workdir", "x"], capsys)
+    assert "ParseErrorEvent" in complaint(["top", "--workdir", "x"])
 
 
 @pytest.mark.parametrize(
     "content", ["{", "[]", "{}", '{"version": "0.1.0", "seed": 0}']
 )
-def test_a_configuration_that_cannot_be_used_is_one_line(
-    content, tmp_path, capsys
-):
+def test_a_configuration_that_cannot_be_used_is_one_line(content, tmp_path):
     (tmp_path / "config.json").write_text(content)
     for words in (["search"], ["score", "--random", "3"]):
-        line = refused([*words, "--workdir", str(tmp_path)], capsys)
+        line = complaint([*words, "--workdir", str(tmp_path)])
         assert line.startswith("workdir:") and "use a new --workdir" in line
 
 
@@ -335,11 +329,11 @@ print(json.dumps([code, [name for name in heavy if name in sys.modules]]))
     assert json.loads(ended.stdout.splitlines()[-1]) == [code, []]
 
 
-def test_main_leaves_nothing_behind(tmp_path, capsys):
+def test_main_leaves_nothing_behind(tmp_path):
     before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     hook = sys.unraisablehook
     words = ["score", "--workdir", str(tmp_path / "none"), "--random", "3"]
-    assert refused(words, capsys).startswith("workdir:")
+    assert complaint(words).startswith("workdir:")
     after = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     assert before == after and sys.unraisablehook is hook
 

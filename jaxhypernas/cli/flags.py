@@ -60,9 +60,10 @@ class Flag(NamedTuple):
     @property
     def choices(self) -> tuple[str, ...]:
         """Its values, if they are listed."""
-        if typing.get_origin(self.kind) is not Literal:
-            return ()
-        return tuple(filter(None, typing.get_args(self.kind)))
+        for kind in (self.kind, *typing.get_args(self.kind)):
+            if typing.get_origin(kind) is Literal:
+                return tuple(filter(None, typing.get_args(kind)))
+        return ()
 
     @property
     def doc(self) -> str:

@@ -87,7 +87,7 @@ def from_json(values: dict[str, Any]) -> Config:
             )
         section = dict(section)
         name = section.pop("name")
-        if name not in registry:
+        if not isinstance(name, str) or name not in registry:
             raise UserError(
                 f"{slot}: {name!r} is not one of {', '.join(registry)}; entries of "
                 "your own need --plugin"
