@@ -21,7 +21,7 @@ from jaxhypernas.types import Params
 class Run:
     """A run, begun or continued; every method does what is missing.
 
-    Nothing is written before a method needs it::
+    Example::
 
         run = Run("runs/mine", PRESETS["small"])
         run.train()
@@ -47,16 +47,11 @@ class Run:
         set_up()
         self.workdir = Path(workdir)
         self.config = file.resolve(self.workdir, config)
-        self.scores = ScoreTable(self.workdir / "scores")
-        self.retrained = Table(self.workdir / "retrain")
         if dataset is not None:
             self.dataset = dataset
 
     def __repr__(self) -> str:
-        names = ", ".join(f"{k}={v}" for k, v in self.config.names.items())
-        return (
-            f"Run({str(self.workdir)!r}: {names}, {len(self.scores)} scored)"
-        )
+        return f"Run({str(self.workdir)!r}, {self.config.names})"
 
     def train(self) -> Params:
         """Trains the generator; returns its parameters phi."""
@@ -65,17 +60,17 @@ class Run:
 
     def score(self, archs: Sequence[str]) -> pa.Table:
         """Scores architecture strings; returns their rows, in order."""
-        return verbs.score(self._begun, self.scorer, archs)
+        return verbs.score(self.parts, self.scorer, archs)
 
     def search(self) -> ScoreTable:
         """Runs the search; returns the table of all candidates scored."""
-        verbs.search(self._begun, self.scorer, self.workdir)
+        verbs.search(self.parts, self.scorer, self.workdir)
         return self.scores
 
     def retrain(self) -> Table:
         """Trains the best and a random sample from scratch; returns their table."""
         from_scratch = self.from_scratch
-        verbs.retrain(self._begun, self.scorer, from_scratch, self.retrained)
+        verbs.retrain(self.parts, self.scorer, from_scratch, self.retrained)
         return self.retrained
 
     def best(self, number: int = 10) -> pa.Table:
@@ -98,14 +93,25 @@ class Run:
         return build(self.config, self.dataset.image, self.dataset.classes)
 
     @cached_property
+    def scores(self) -> ScoreTable:
+        """All candidates scored."""
+        return ScoreTable(self.workdir / "scores")
+
+    @cached_property
+    def retrained(self) -> Table:
+        """All candidates trained from scratch."""
+        return Table(self.workdir / "retrain")
+
+    @cached_property
     def phi(self) -> Params:
         """Parameters of the trained generator."""
         return verbs.restore_phi(self.parts, self.workdir)
 
     @cached_property
     def scorer(self) -> Scorer:
-        """Scores candidates that the table lacks."""
+        """Scores candidates that the table lacks; makes the work directory."""
         parts, table = self.parts, self.scores
+        verbs.begin(parts, self.dataset, self.workdir)
         if parts.searched.generator.trained:
             return verbs.generated_scorer(parts, table, self.dataset, self.phi)
         return verbs.scratch_scorer(parts, table, self.from_scratch)
@@ -114,9 +120,3 @@ class Run:
     def from_scratch(self) -> FromScratch:
         """Trains candidates from scratch."""
         return verbs.make_from_scratch(self.parts, self.dataset)
-
-    @cached_property
-    def _begun(self) -> Parts:
-        """The parts, once the work directory is there."""
-        verbs.begin(self.parts, self.dataset, self.workdir)
-        return self.parts

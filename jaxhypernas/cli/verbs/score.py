@@ -51,7 +51,6 @@ class Score(RunVerb):
         self._check()
         run = self.open()
         pieces, number = self._candidates(run.parts)
-        verbs.begin(run.parts, run.dataset, self.workdir)
         scored = verbs.score_pieces(run.parts, run.scorer, pieces, number)
         if self.out is not None and processes.first():
             columns = list(COLUMNS[1:])
