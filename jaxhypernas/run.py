@@ -19,9 +19,7 @@ from jaxhypernas.types import Params
 
 
 class Run:
-    """A run, begun or continued; every method does what is missing.
-
-    Example::
+    """A run, begun or continued; every method does what is missing::
 
         run = Run("runs/mine", PRESETS["small"])
         run.train()
