@@ -141,7 +141,7 @@ def begin(parts: Parts, dataset: Dataset, workdir: Path) -> None:
     """
     path = workdir / "config.json"
     stored = config_file.load(path) if path.exists() else None
-    if stored is None:
+    if parts.config != stored:
         limits.check(parts, dataset)
     config_file.begin(workdir, parts.config, stored)
 
@@ -174,7 +174,7 @@ def scratch_scorer(
         table: The table of scores.
         from_scratch: Trains and scores candidates, as many as devices at a time.
     """
-    devices = jax.device_count()
+    devices = parts.mesh.size
 
     def evaluate(candidates: Candidates) -> Scores:
         return from_scratch(candidates.arch, candidates.id_A).valid
@@ -194,7 +194,7 @@ def generated_scorer(
         phi: Parameters of the trained generator.
     """
     space, target, generator = parts.searched
-    devices = jax.device_count()
+    devices = parts.mesh.size
     one = partial(score_one, target, generator)
     score = make_score(one, parts.local_mesh, parts.chunk)
     replicated = phi, batches_of(parts, dataset, dataset.valid)
@@ -357,7 +357,7 @@ def retrain(
             retrained,
             left,
             from_scratch,
-            jax.device_count(),
+            parts.mesh.size,
             observe,
         )
 
