@@ -80,7 +80,8 @@ def _documented(contract: type) -> type:
     """Copies the text below each field of a NamedTuple to where ``help`` finds it."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(contract)))
-    except OSError:  # The package was installed without its source.
+    except (OSError, TypeError):
+        # The package was installed without its source.
         return contract
     body = tree.body[0].body  # type: ignore[attr-defined]
     for field, text in pairwise(body):

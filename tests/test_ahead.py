@@ -276,7 +276,7 @@ def shell(*words):
 def test_topology_must_be_given():
     done = shell()
     assert done.returncode == 2
-    assert done.stderr.startswith("jaxhypernas: topology: ")
+    assert done.stderr.startswith("jaxhypernas: topology: it is missing")
 
 
 tpu = pytest.mark.skipif(

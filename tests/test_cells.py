@@ -35,7 +35,7 @@ from jaxhypernas.types import UserError
 X = np.random.default_rng(0).normal(size=(6, *IMAGE))
 
 # Compiling gradients takes long: one space for each stack.
-GRADIENTS = ("nasbench201", "ghn")
+GRADIENTS = ("nasbench201", "one_shot")
 
 
 def random_theta(name, seed, dtype=np.float64):

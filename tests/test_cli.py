@@ -76,6 +76,14 @@ MISTAKES = {
         "strategy.objective: 'size'",
         "params, flops",
     ),
+    "surrogate": (
+        [
+            *("search", "--space", "pnas", "--strategy", "progressive"),
+            *("--strategy.surrogate", "forest"),
+        ],
+        "strategy.surrogate: 'forest'",
+        "mlp, lstm",
+    ),
     "pareto": (["top", "--pareto", "size"], "pareto: 'size'", "params, flops"),
     "standalone": (
         ["train", "--generator", "standalone"],

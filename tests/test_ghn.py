@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers import population, row
 from tiny import SPACES
 
 from jaxhypernas.archs.sizes import CellConfig
@@ -32,10 +33,6 @@ CONFIGS = {
     ),
     "norm": GhnConfig(HIDDEN, passes=1, layer_norm=True),
 }
-
-
-def rows(tree, i):
-    return jax.tree.map(lambda x: np.asarray(x)[i], tree)
 
 
 def random_graph(seed, V=7):
@@ -256,12 +253,6 @@ def parts(name, ghn_config=TINY_GHN, channels=4, cells=2):
     return space, target, ghn(ghn_config, space, target)
 
 
-def population(space, number):
-    return jax.jit(jax.vmap(lambda key: space.sample(key, 1.0)))(
-        jax.random.split(jax.random.key(0), number)
-    )
-
-
 def varied_phi(generator, seed=1):
     """Biases and all off their initial values."""
     phi, rng = (
@@ -338,9 +329,7 @@ def test_vmap_over_candidates_is_the_loop(space):
     run = jax.jit(generator.generate)
     for i in range(3):
         for a, b in zip(
-            *map(
-                jax.tree.leaves, (rows(batched, i), run(phi, rows(archs, i)))
-            ),
+            *map(jax.tree.leaves, (row(batched, i), run(phi, row(archs, i)))),
             strict=True,
         ):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

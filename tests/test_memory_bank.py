@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import reference_memory_bank as ref
 from flax import nnx
+from helpers import row, same, stack
 
 from jaxhypernas.archs.memory_bank import OP_SETS
 from jaxhypernas.archs.sizes import MemoryBankConfig
@@ -79,21 +80,6 @@ NUMBER = 12
 DRAWN = 80
 
 
-def rows(tree, i):
-    return jax.tree.map(lambda x: np.asarray(x)[i], tree)
-
-
-def stack(trees):
-    return jax.tree.map(lambda *x: np.stack(x), *trees)
-
-
-def same(a, b):
-    return all(
-        np.array_equal(x, y)
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    )
-
-
 def random_theta(target, seed):
     """Weights whose biases aren't 0."""
     theta = standalone(target.weight_spec, target.nodes).init(
@@ -148,10 +134,10 @@ def case(request):
     ]
     sampled = jax.tree.map(
         lambda *x: np.concatenate(x),
-        *(rows(part, slice(20, 24)) for part in parts),
+        *(row(part, slice(20, 24)) for part in parts),
     )
     every = mutate(request.param, 2, mutate(request.param, 1, parts[2]))
-    mutated = rows(every, slice(30, 30 + NUMBER))
+    mutated = row(every, slice(30, 30 + NUMBER))
     archs = jax.tree.map(lambda a, b: np.concatenate([a, b]), sampled, mutated)
     apply = jax.jit(target.apply)
     theta, x = (
@@ -165,13 +151,13 @@ def case(request):
         space=space,
         target=target,
         archs=archs,
-        texts=[space.to_string(rows(archs, i)) for i in range(2 * NUMBER)],
+        texts=[space.to_string(row(archs, i)) for i in range(2 * NUMBER)],
         theta=theta,
         np_theta=jax.tree.map(np.asarray, theta),
         x=x,
         apply=apply,
         logits=[
-            np.asarray(apply(theta, rows(archs, i), x))
+            np.asarray(apply(theta, row(archs, i), x))
             for i in range(2 * NUMBER)
         ],
     )
@@ -279,7 +265,7 @@ def test_vmap_over_candidates_is_the_loop(case):
     x, some = case.x[:3], slice(8, 12)
     thetas = [random_theta(case.target, 10 + 2 * i) for i in range(4)]
     batched = jax.jit(jax.vmap(case.target.apply, (0, 0, None)))(
-        stack(thetas), rows(case.archs, some), x
+        stack(thetas), row(case.archs, some), x
     )
     for theta, text, logits in zip(
         thetas, case.texts[some], batched, strict=True
@@ -308,7 +294,7 @@ def test_more_slots_change_nothing(case):
     for i in range(0, 2 * NUMBER, 4):
         arch = space.from_string(case.texts[i])
         close(np.asarray(apply(theta, arch, case.x)), case.logits[i])
-        assert space.cost(arch) == case.space.cost(rows(case.archs, i))
+        assert space.cost(arch) == case.space.cost(row(case.archs, i))
 
 
 def test_inactive_settings_and_string_round_trip_keep_logits(case):
@@ -336,7 +322,7 @@ def test_unused_weights_get_no_gradient(case):
 
     for i in (1, 11, 17, 22):
         network = reference(case, case.texts[i])
-        found = jax.tree.map(np.asarray, grad(case.theta, rows(case.archs, i)))
+        found = jax.tree.map(np.asarray, grad(case.theta, row(case.archs, i)))
         for g, used in zip(
             jax.tree.leaves(found), jax.tree.leaves(network.used), strict=True
         ):
@@ -359,7 +345,7 @@ def test_unused_weights_get_no_gradient(case):
 def test_costs_are_the_references(case):
     population = case.space.cost(case.archs)
     for i, text in enumerate(case.texts):
-        one = case.space.cost(rows(case.archs, i))
+        one = case.space.cost(row(case.archs, i))
         assert tuple(int(n) for n in one) == reference(case, text).counts()
         assert (
             tuple(int(field[i]) for field in population)
@@ -404,7 +390,7 @@ def test_published_size_network_costs():
     )
     archs = draw("published", 40)
     for i in range(4):
-        arch = rows(archs, i)
+        arch = row(archs, i)
         counts = ref.Reference(
             config, image, theta, space.to_string(arch)
         ).counts()
@@ -418,7 +404,7 @@ def assert_valid_and_different(config, space, archs):
     """Also that strings round trip."""
     canonical, texts = jax.jit(space.canonical), []
     for i in range(DRAWN):
-        arch = rows(archs, i)
+        arch = row(archs, i)
         check(config, arch)
         texts.append(space.to_string(arch))
         ref.assert_valid(config, texts[-1])
@@ -620,7 +606,7 @@ def with_swapped_paths(arch, swap_3xP):
 def test_canonical(case):
     canonical, swapped = jax.jit(case.space.canonical), 0
     for i in range(2 * NUMBER):
-        arch = rows(case.archs, i)
+        arch = row(case.archs, i)
         representative = jax.tree.map(np.asarray, canonical(arch))
         assert same(canonical(representative), representative)
         assert same(case.space.canonical(arch), representative)
@@ -643,7 +629,7 @@ def test_canonical(case):
 
 def test_canonical_computes_the_same_function_with_paths_exchanged(case):
     for i in (5, 11, 23):
-        arch = rows(case.archs, i)
+        arch = row(case.archs, i)
         text = case.space.to_string(case.space.canonical(arch))
         theta = jax.tree.map(np.array, case.np_theta)
         for b, (block, other) in enumerate(
@@ -728,15 +714,15 @@ def test_string_round_trip(case):
         assert same(case.space.from_string(f"  {text}\n"), arch)
         assert same(
             case.space.canonical(arch),
-            case.space.canonical(rows(case.archs, i)),
+            case.space.canonical(row(case.archs, i)),
         )
-        for x, y in zip(arch, rows(case.archs, i), strict=True):
+        for x, y in zip(arch, row(case.archs, i), strict=True):
             assert x.shape == y.shape and x.dtype == y.dtype == np.int32
 
 
 def test_string_of_a_device_architecture(case):
     assert (
-        case.space.to_string(jax.tree.map(jnp.asarray, rows(case.archs, 0)))
+        case.space.to_string(jax.tree.map(jnp.asarray, row(case.archs, 0)))
         == case.texts[0]
     )
 
@@ -898,7 +884,7 @@ def test_graph(case):
     graph = jax.jit(case.space.graph)
     N = 3 * (case.config.slots + 1) + 1
     for i, text in enumerate(case.texts):
-        op_NxO, edge_NxN, mask_N = map(np.asarray, graph(rows(case.archs, i)))
+        op_NxO, edge_NxN, mask_N = map(np.asarray, graph(row(case.archs, i)))
         op_N = op_NxO.argmax(1)
         assert (
             op_NxO.shape == (N, len(NODE_OPS))
@@ -929,7 +915,7 @@ def test_graph_connects_every_node(case):
     """Each real node but the first has an input, each but the last is read."""
     for i in range(2 * NUMBER):
         _, edge_NxN, mask_N = map(
-            np.asarray, case.space.graph(rows(case.archs, i))
+            np.asarray, case.space.graph(row(case.archs, i))
         )
         real = mask_N == 1
         assert (
@@ -976,7 +962,7 @@ def test_encoding(case):
     encoding = case.space.encoding
     encode = jax.jit(encoding.encode)
     for i, text in enumerate(case.texts):
-        code = np.asarray(encode(rows(case.archs, i)))
+        code = np.asarray(encode(row(case.archs, i)))
         assert code.shape == (
             case.config.units,
             sum(case.config.positions),
@@ -999,7 +985,7 @@ def test_encoding(case):
 
 def test_encoding_of_equal_functions_is_equal(case):
     encode = jax.jit(case.space.encoding.encode)
-    arch = rows(case.archs, 10)
+    arch = row(case.archs, 10)
     np.testing.assert_array_equal(
         encode(with_inactive_noise(arch, 0)), encode(arch)
     )
@@ -1023,7 +1009,7 @@ def test_smash_theta(case):
         )
 
     for i in (0, 10, 11, 15, 23):
-        theta = jax.tree.map(np.asarray, generate(phi, rows(case.archs, i)))
+        theta = jax.tree.map(np.asarray, generate(phi, row(case.archs, i)))
         specs = jax.tree.map(expected, case.target.weight_spec)
         found = jax.tree.map(
             lambda w: jax.ShapeDtypeStruct(w.shape, w.dtype), theta
@@ -1041,7 +1027,7 @@ def test_smash_theta(case):
                 ]
                 assert np.linalg.norm(live) == pytest.approx(1, abs=1e-4)
                 start += read
-        logits = np.asarray(apply(theta, rows(case.archs, i), case.x))
+        logits = np.asarray(apply(theta, row(case.archs, i), case.x))
         close(logits, reference(case, case.texts[i], theta).logits(case.x))
 
 
@@ -1054,7 +1040,7 @@ def test_smash_weights_depend_on_the_architecture(case):
     )
     phi = generator.init(jax.random.key(0))
     generate = jax.jit(generator.generate)
-    a, b = (generate(phi, rows(case.archs, i)) for i in (10, 11))
+    a, b = (generate(phi, row(case.archs, i)) for i in (10, 11))
     assert not same(a["op"], b["op"])
     assert same({**a, "op": 0}, {**b, "op": 0})
     decay = generator.decay(phi)

@@ -13,6 +13,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from helpers import assert_close
 from tiny import flags, tiny
 
 from jaxhypernas.cli.main import main
@@ -98,19 +99,12 @@ def state(workdir) -> training.TrainState:
     return restored[1]
 
 
-def close(a, b):
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(
-            x, y, rtol=0, atol=1e-4 * np.abs(y).max() + 1e-7
-        )
-
-
 def test_training_equals_that_of_one_process(trained, tmp_path):
     alone = Run(tmp_path / "one", CONFIG)
     phi = alone.train()
     found = state(trained)
     assert found.step == CONFIG.train.steps
-    close(found.phi, phi)
+    assert_close(found.phi, phi, atol=1e-7)
     lines = (
         (workdir / "metrics.jsonl").read_text().splitlines()
         for workdir in (trained, alone.workdir)
@@ -200,7 +194,7 @@ def test_devices_share_images():
     shape, shared = trained_on(jax.devices())
     _, alone = trained_on(jax.devices()[:1])
     assert shape == {ARCH: 2, DATA: 2}
-    close(shared, alone)
+    assert_close(shared, alone, atol=1e-7)
 
 
 def test_a_program_runs_once_all_have_compiled_it(monkeypatch):

@@ -282,7 +282,15 @@ def test_top(scores, tmp_path, capsys):
         assert pq.read_table(out).equals(expected)
 
 
-def test_limits_that_no_candidate_meets(scores, tmp_path, capsys):
-    words = ["top", "--workdir", str(tmp_path / "run"), "--max-params", "-1"]
-    assert main(words) == 2
-    assert "none of 600" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("most", "said"), [(1, "none of 600"), (-1, "max_params: -1")]
+)
+def test_limits_that_no_candidate_meets(scores, tmp_path, capsys, most, said):
+    rows = scores.table.read()
+    more = {name: rows[name].to_numpy() + 2 for name in COUNTS}
+    table = ScoreTable(tmp_path / "larger" / "scores")
+    kept = {name: rows[name] for name in ("id", "arch", "loss", "accuracy")}
+    table.append(pa.table({**kept, **more}))
+    words = ["top", "--workdir", str(tmp_path / "larger")]
+    assert main([*words, "--max-params", str(most)]) == 2
+    assert said in capsys.readouterr().err

@@ -139,7 +139,7 @@ def trained(config: Config) -> training.TrainState:
     return last.state
 
 
-def same(a, b) -> None:
+def assert_same_state(a, b) -> None:
     def numbers(x):
         return np.asarray(
             jax.random.key_data(x)
@@ -165,7 +165,7 @@ def resident(source):
 
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_streamed_is_resident_bit_for_bit(place, source, resident):
-    same(trained(streaming(source[place])), resident[place])
+    assert_same_state(trained(streaming(source[place])), resident[place])
 
 
 def test_cut_and_resumed_is_bit_for_bit(
@@ -180,7 +180,7 @@ def test_cut_and_resumed_is_bit_for_bit(
         Run(tmp_path / "run", config).train()
     checkpoints = (tmp_path / "run" / "checkpoints").iterdir()
     assert [path.name for path in checkpoints] == ["3"]
-    same(Run(tmp_path / "run").train(), resident["disk"].phi)
+    assert_same_state(Run(tmp_path / "run").train(), resident["disk"].phi)
 
 
 def in_processes(number: int, order=slice(None)) -> NamedSharding:
@@ -203,7 +203,7 @@ def test_a_batch_split_over_processes_is_whole_in_training(
     assert isinstance(images, Segment)
     shards = images.x_TxBxHxWxC.addressable_shards
     assert {shard.data.shape for shard in shards} == {(2, 8, 8, 8, 1)}
-    same(trained(config), resident["disk"])
+    assert_same_state(trained(config), resident["disk"])
 
 
 # --- what is read ----------------------------------------------------------
@@ -336,13 +336,13 @@ def test_disk_gives_what_memory_gives(source):
         and disk.train.size == disk.test.size == 0
         and memory.stored is None
     )
-    same(disk.source.take(np.arange(96)), memory.train)
+    assert_same_state(disk.source.take(np.arange(96)), memory.train)
     for a, b in (
         (disk.valid, memory.valid),
         (disk.mean_C, memory.mean_C),
         (disk.std_C, memory.std_C),
     ):
-        same(a, b)
+        assert_same_state(a, b)
     assert (disk.image, disk.classes) == (memory.image, memory.classes)
 
 

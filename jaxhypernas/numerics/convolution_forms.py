@@ -185,22 +185,23 @@ def as_matrix(
     B, H, W, I = x_BxHxWxI.shape
     K, L = w_KxLxIxO.shape[:2]
 
-    # 0/1 maps: which tap of the kernel connects an input to an output position.
+    # 0/1 maps: which tap of the kernel connects an input position, of H or W, to an
+    # output position, of Y or X.
     def connections(size, taps, kernel, dilation):
-        inputs_S = jnp.arange(size)
-        outputs_S = jnp.arange(0, size, stride)
-        apart_SxS = inputs_S[:, None] - outputs_S[None]
+        input_S = jnp.arange(size)
+        output_Y = jnp.arange(0, size, stride)
+        apart_SxY = input_S[:, None] - output_Y[None]
         offset_K = jnp.arange(taps) - taps // 2
         live_K = jnp.abs(offset_K) <= kernel // 2
         reached_K = (offset_K * dilation)[None, None]
-        meets_SxSxK = apart_SxS[:, :, None] == reached_K
-        connected_SxSxK = meets_SxSxK & live_K[None, None]
-        return connected_SxSxK.astype(w_KxLxIxO.dtype)
+        meets_SxYxK = apart_SxY[:, :, None] == reached_K
+        connected_SxYxK = meets_SxYxK & live_K[None, None]
+        return connected_SxYxK.astype(w_KxLxIxO.dtype)
 
-    rows_HxHxK = connections(H, K, kernel_2[0], dilation_2[0])
-    columns_WxWxL = connections(W, L, kernel_2[1], dilation_2[1])
+    rows_HxYxK = connections(H, K, kernel_2[0], dilation_2[0])
+    columns_WxXxL = connections(W, L, kernel_2[1], dilation_2[1])
     matrix = jnp.einsum(
-        "hyk,wxl,klio->hwiyxo", rows_HxHxK, columns_WxWxL, w_KxLxIxO
+        "hyk,wxl,klio->hwiyxo", rows_HxYxK, columns_WxXxL, w_KxLxIxO
     )
     y = x_BxHxWxI.reshape(B, -1) @ matrix.reshape(H * W * I, -1)
     return y.reshape(B, -(-H // stride), -(-W // stride), -1)

@@ -93,6 +93,7 @@ def _dynamic_conv_bwd(extent: int, residuals, g: jax.Array):
 
         def body(carry, index, offset):
             dx, dw = carry
+            # The tap that reads an input reaches it from the opposite side.
             mirrored = [2 * (extent // 2) - o for o in offset]
             g_moved = _moved(g_padded, g.shape, mirrored)
             dx = dx + g_moved @ w[index[0], index[1]].T

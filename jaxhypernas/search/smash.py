@@ -14,7 +14,7 @@ from jaxhypernas.types import Arch, Space, Strategy
 class _State(NamedTuple):
     key: jax.Array
 
-    asked: int
+    rounds: int
     """Populations asked for."""
 
     best: Any
@@ -41,21 +41,21 @@ def smash(config: SmashSearchConfig, space: Space, limits: Limits) -> Strategy:
     draw = within(space, limits)
 
     def init(key: jax.Array) -> _State:
-        return _State(key, asked=0, best=None, loss=float("inf"))
+        return _State(key, rounds=0, best=None, loss=float("inf"))
 
     def ask(state: _State) -> Arch | None:
         # Round 0 samples, round 1 perturbs, each later round is one greedy step.
-        if state.asked == 2 + config.greedy:
+        if state.rounds == 2 + config.greedy:
             return None
-        key = jax.random.fold_in(state.key, state.asked)
-        if state.asked == 0:
+        key = jax.random.fold_in(state.key, state.rounds)
+        if state.rounds == 0:
             return draw.sample(key, config.number)
-        times = config.perturbed if state.asked == 1 else 1
+        times = config.perturbed if state.rounds == 1 else 1
         base = jax.tree.map(lambda x: np.stack([x] * times), state.best)
         return draw.mutate(key, base)
 
     def tell(state: _State, population: Arch, loss_A: np.ndarray) -> _State:
-        state = state._replace(asked=state.asked + 1)
+        state = state._replace(rounds=state.rounds + 1)
         best = int(np.argmin(loss_A))
         # If all samples failed, the first of them is the base.
         if state.best is None or loss_A[best] < state.loss:

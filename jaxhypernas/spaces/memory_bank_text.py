@@ -103,8 +103,7 @@ def _read_block(arch: MemoryBankArch, b: int, text: str) -> None:
     slots = arch.width_3xP.shape[1]
     if len(ops) > slots:
         raise UserError(
-            f"arch: block {b} has {len(ops)} ops, more than "
-            f"memory_bank.slots, {slots}"
+            f"arch: block {b} has {len(ops)} ops, more than space.slots, {slots}"
         )
     for p, op in enumerate(ops):
         _read_op(arch, b, p, op)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from etils.epath import Path
 
 from jaxhypernas.cli.verbs.base import Verb
+from jaxhypernas.search.configs import Limits
 from jaxhypernas.types import UserError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Top(Verb):
                 f"workdir: {self.workdir} has no scores: run jaxhypernas score "
                 f"--workdir {self.workdir} first"
             )
+        Limits(self.max_params, self.max_flops).check()
         limits = self.max_params, self.max_flops
         if self.pareto is not None:
             found = scores.pareto(self.pareto, *limits)

@@ -46,18 +46,18 @@ class Layer(NamedTuple):
     """Dilation of the depthwise convolution."""
 
 
-def layers(*layers: Layer) -> NativeOp:
+def layers(*run: Layer) -> NativeOp:
     """Describes an op that runs layers one after the other.
 
     Args:
-        *layers: One layer or more. In `cell_states` each takes the weights of its
+        *run: One layer or more. In `cell_states` each takes the weights of its
             depthwise convolution, if it has one, then those of its dense one.
 
     Returns:
         The op, for `NativeCell`.
     """
-    numbers = [_LAYERS, len(layers)]
-    for layer in layers:
+    numbers = [_LAYERS, len(run)]
+    for layer in run:
         numbers += [layer.depthwise, layer.dilation, *layer.kernel]
     return tuple(numbers)
 
