@@ -30,23 +30,14 @@ class Run:
             directory continues the run, bit for bit.
         config: The configuration of a new run. For a begun run it must be the same but
             for ``execution``, or None.
-        dataset: The images; None: as the configuration says.
 
     Raises:
         UserError: The directory holds another configuration, or none is given.
     """
 
-    def __init__(
-        self,
-        workdir: PathLike,
-        config: Config | None = None,
-        dataset: Dataset | None = None,
-    ):
-        set_up()
+    def __init__(self, workdir: PathLike, config: Config | None = None):
         self.workdir = Path(workdir)
         self.config = file.resolve(self.workdir, config)
-        if dataset is not None:
-            self.dataset = dataset
 
     def __repr__(self) -> str:
         return f"Run({str(self.workdir)!r}, {self.config.names})"
@@ -67,9 +58,11 @@ class Run:
 
     def retrain(self) -> Table:
         """Trains the best and a random sample from scratch; returns their table."""
-        from_scratch = self.from_scratch
-        verbs.retrain(self.parts, self.scorer, from_scratch, self.retrained)
-        return self.retrained
+        table = self.retrained
+        verbs.retrain(
+            self.parts, self.scorer, lambda: self.from_scratch, table
+        )
+        return table
 
     def best(self, number: int = 10) -> pa.Table:
         """Returns the rows of lowest loss, best first."""
@@ -88,6 +81,7 @@ class Run:
     @cached_property
     def parts(self) -> Parts:
         """Space, target, generator, strategy and devices."""
+        set_up()
         return build(self.config, self.dataset.image, self.dataset.classes)
 
     @cached_property
@@ -111,7 +105,9 @@ class Run:
         parts, table = self.parts, self.scores
         verbs.begin(parts, self.dataset, self.workdir)
         if parts.searched.generator.trained:
-            return verbs.generated_scorer(parts, table, self.dataset, self.phi)
+            return verbs.generated_scorer(
+                parts, table, self.dataset, lambda: self.phi
+            )
         return verbs.scratch_scorer(parts, table, self.from_scratch)
 
     @cached_property

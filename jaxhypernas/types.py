@@ -76,19 +76,31 @@ class Settings:
         """
 
 
+def field_docs(owner: type) -> dict[str, str]:
+    """Returns the text below each field of a class, by field.
+
+    Args:
+        owner: A NamedTuple or dataclass; fields of its ancestors count. Without its
+            source there are no texts.
+    """
+    docs = {}
+    for ancestor in reversed(owner.__mro__[:-1]):
+        try:
+            source = textwrap.dedent(inspect.getsource(ancestor))
+        except (OSError, TypeError):
+            continue
+        body = getattr(ast.parse(source).body[0], "body", [])
+        for field, text in pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                doc = inspect.cleandoc(ast.literal_eval(text.value))
+                docs[ast.unparse(field.target)] = doc
+    return docs
+
+
 def _documented(contract: type) -> type:
-    """Copies the text below each field of a NamedTuple to where ``help`` finds it."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(contract)))
-    except (OSError, TypeError):
-        # The package was installed without its source.
-        return contract
-    body = tree.body[0].body  # type: ignore[attr-defined]
-    for field, text in pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-            name = ast.unparse(field.target)
-            doc = ast.literal_eval(text.value)
-            getattr(contract, name).__doc__ = inspect.cleandoc(doc)
+    """Puts the text below each field of a NamedTuple where ``help`` finds it."""
+    for name, doc in field_docs(contract).items():
+        getattr(contract, name).__doc__ = doc
     return contract
 
 

@@ -79,7 +79,8 @@ def build(config: ClimbConfig, space: Space, limits: Limits) -> Strategy:
     def tell(state, population, loss_A):
         winner = int(loss_A.argmin())
         state = state._replace(done=state.done + 1)
-        if loss_A[winner] < state.loss:
+        # If all candidates failed, the first of them is as good as any.
+        if state.best is None or loss_A[winner] < state.loss:
             best = rows(population, winner)
             state = state._replace(best=best, loss=float(loss_A[winner]))
         return state

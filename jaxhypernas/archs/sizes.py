@@ -59,7 +59,7 @@ class GhnCellConfig(CellConfig):
     """nodes of a cell"""
 
     train_nodes: int = 0
-    """nodes of the cells that the generator is trained on; 0: as many"""
+    """nodes of the cells that the generator is trained on; 0: as many as nodes"""
 
     def check(self) -> None:
         """Raises `UserError` for a size out of range."""
@@ -76,7 +76,7 @@ class MemoryBankConfig(Settings):
     """channels of the smallest bank, N"""
 
     units: int = 4
-    """the largest op output and the largest bank have k * N channels: k"""
+    """k: the largest bank and the largest op output have k * N channels"""
 
     depth: int = 2
     """reference layers per block: sets the budget"""

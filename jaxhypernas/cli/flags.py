@@ -1,20 +1,15 @@
 """Flags: one for each field of a verb and of the configuration."""
 
-import ast
 import dataclasses
-import inspect
-import textwrap
 import typing
 from collections.abc import Iterator, Mapping
-from functools import cache
-from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from etils.epath import Path
 
 from jaxhypernas.config.config import REGISTRIES, Config, name_of
 from jaxhypernas.config.presets import PRESETS
-from jaxhypernas.types import Settings
+from jaxhypernas.types import Settings, field_docs
 
 REQUIRED = dataclasses.MISSING
 """Default of a flag that must be given."""
@@ -69,7 +64,7 @@ class Flag(NamedTuple):
     def doc(self) -> str:
         """The docstring of the field, in one line."""
         field = self.place.rpartition(".")[2]
-        return field_docs(self.owner).get(field, "")
+        return " ".join(field_docs(self.owner).get(field, "").split())
 
     @property
     def is_path(self) -> bool:
@@ -126,25 +121,3 @@ def one_of(*values: str) -> Any:
     """
     literal: Any = Literal
     return literal[values]
-
-
-@cache
-def field_docs(owner: type) -> dict[str, str]:
-    """Returns the docstrings of a class's fields, each in one line, by field.
-
-    Args:
-        owner: A dataclass. Without its source there are none.
-    """
-    docs = {}
-    for ancestor in reversed(owner.__mro__[:-1]):
-        try:
-            source = textwrap.dedent(inspect.getsource(ancestor))
-        except (OSError, TypeError):
-            continue
-        definition: Any = ast.parse(source).body[0]
-        for field, text in pairwise(definition.body):
-            is_field = isinstance(field, ast.AnnAssign)
-            if is_field and isinstance(text, ast.Expr):
-                name = ast.unparse(field.target)
-                docs[name] = " ".join(ast.literal_eval(text.value).split())
-    return docs

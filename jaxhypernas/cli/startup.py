@@ -1,4 +1,4 @@
-"""The program round a verb: its set-up, its last words and its exit code."""
+"""The program round a verb: its set-up, its last line and its exit code."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jaxhypernas.cli.verbs.base import RunVerb, Verb
+from jaxhypernas.cli.verbs.base import Configured, RunVerb, Verb
 from jaxhypernas.types import UserError
 
 INTERRUPTED = 130
@@ -31,13 +31,13 @@ def run_verb(verb: Verb, words: Sequence[str]) -> None:
     from jaxhypernas.hosts import interrupt, processes, rollcall
     from jaxhypernas.store import files
 
-    if isinstance(verb, RunVerb):
+    if isinstance(verb, RunVerb | Configured):
         # Devices are as many as when JAX is first used, which `join` does.
         set_up()
-        if verb.distributed:
-            path = verb.workdir / "config.json"
-            config = path.read_bytes() if path.exists() else b""
-            rollcall.join(list(words), config, filter_log=verb.filter_log)
+    if isinstance(verb, RunVerb) and verb.distributed:
+        path = verb.workdir / "config.json"
+        config = path.read_bytes() if path.exists() else b""
+        rollcall.join(list(words), config, filter_log=verb.filter_log)
     place = getattr(verb, "workdir", "")
     with interrupt.handled(), files.writing(place):
         written = verb.run()

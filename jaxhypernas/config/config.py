@@ -99,15 +99,24 @@ def name_of(slot: str, settings: Settings) -> str:
         The name of the entry whose configuration has this type.
 
     Raises:
-        UserError: No entry has it.
+        UserError: No entry has this type, or several entries have it.
     """
     registry = REGISTRIES[slot]
-    for name, entry in registry.items():
-        if type(settings) is entry.config:
-            return name
-    raise UserError(
-        f"{slot}: {settings!r} is not a configuration of {', '.join(registry)}"
-    )
+    names = [
+        name
+        for name, entry in registry.items()
+        if type(settings) is entry.config
+    ]
+    if len(names) > 1:
+        raise UserError(
+            f"{slot}: {' and '.join(names)} have one type of configuration: give each "
+            "a type of its own"
+        )
+    if not names:
+        raise UserError(
+            f"{slot}: {settings!r} is not a configuration of {', '.join(registry)}"
+        )
+    return names[0]
 
 
 def check_tree(settings: Settings, place: str = "") -> None:

@@ -17,6 +17,9 @@ from jaxhypernas.config.config import (
 from jaxhypernas.store import files
 from jaxhypernas.types import Settings, UserError
 
+OLDEST = [0, 2, 0]
+"""The first version that wrote the format of this one."""
+
 
 def save(config: Config, path: PathLike) -> None:
     """Writes a configuration, whole or not at all.
@@ -42,16 +45,24 @@ def load(path: PathLike) -> Config:
         values = json.loads(Path(path).read_text())
         if not isinstance(values, dict):
             raise UserError("it holds no configuration")
-        version = values.pop("version", "0.1.0")
-        if version != __version__:
-            raise UserError(
-                f"version {version} wrote it, this is version {__version__}"
-            )
+        _check_version(str(values.pop("version", "0.1.0")))
         return from_json(values)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"workdir: {path} cannot be used ({error}): use a new --workdir"
         ) from None
+
+
+def _check_version(version: str) -> None:
+    """Raises UserError for a file of a newer version, or one of another format."""
+
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in text.split(".")]
+
+    if not OLDEST <= numbers(version) <= numbers(__version__):
+        raise UserError(
+            f"version {version} wrote it, this is version {__version__}"
+        )
 
 
 def to_json(config: Config) -> dict[str, Any]:

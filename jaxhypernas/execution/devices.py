@@ -43,12 +43,12 @@ def _use_all_cores() -> None:
 
 
 def _keep_programs() -> None:
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
-        return
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    directory = Path(cache).expanduser() / "jaxhypernas" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(directory))
+    # Many of a run's programs are small, and all of them come again.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # JAX reads the setting once, when it first compiles: that may have been before.
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        directory = Path(cache).expanduser() / "jaxhypernas" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+    # JAX reads the settings once, when it first compiles: that may have been before.
     compilation_cache.reset_cache()

@@ -38,9 +38,9 @@ def handled() -> Iterator[None]:
                 save(step)
                 interrupt.check()
 
-    The first signal is deferred. With it the handlers from before are put back, so a
-    second signal does what it would have done without this. They are put back at the
-    end of the body, too, and the signal is forgotten. Only Python's main thread can
+    The first signal is deferred; a second one ends the process at once, also within a
+    compiled program. At the end of the body the handlers from before are put back, and
+    the signal is forgotten. Only Python's main thread can
     handle signals: in other threads, and inside another ``handled``, this does nothing.
 
     It must begin after `rollcall.join`: JAX then installs a handler of SIGTERM.
@@ -65,7 +65,8 @@ def handled() -> Iterator[None]:
             "jaxhypernas: finishing the work under way, then stopping",
             file=sys.stderr,
         )
-        put_back()
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
 
     for each in _SIGNALS:
         signal.signal(each, handle)

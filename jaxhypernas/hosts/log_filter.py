@@ -12,8 +12,8 @@ import subprocess
 import sys
 
 LOST = (
-    "jaxhypernas: another process of the run is lost: see its last words and start all "
-    "again: what was saved is kept"
+    "jaxhypernas: another process of the run is lost: read the end of its log, then "
+    "start all processes again; saved work is kept"
 )
 """The last line of a process that has lost another."""
 

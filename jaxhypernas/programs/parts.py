@@ -113,6 +113,11 @@ def build(
         UserError: Fields of the configuration do not fit each other, the images or the
             devices.
     """
+    if jax.process_count() > 1 and not jax.distributed.is_initialized():
+        raise UserError(
+            f"distributed: JAX runs in {jax.process_count()} processes: give all of "
+            "them --distributed"
+        )
     everywhere = jax.devices() if devices is None else devices
     here = jax.local_devices() if devices is None else devices
     platform = everywhere[0].platform

@@ -201,6 +201,22 @@ def check_batch(parts: Parts) -> None:
         )
 
 
+def check_not_streamed(config: Config) -> None:
+    """Checks that candidates can be trained from scratch.
+
+    Args:
+        config: The configuration.
+
+    Raises:
+        UserError: The training images are streamed.
+    """
+    if config.data.stream:
+        raise UserError(
+            "data.stream: training from scratch needs all images on a device: set it "
+            "to False"
+        )
+
+
 def images_on(
     config: Config, dataset: Dataset, sharding: NamedSharding
 ) -> Images:
@@ -214,11 +230,7 @@ def images_on(
     Raises:
         UserError: The images are streamed.
     """
-    if config.data.stream:
-        raise UserError(
-            "data.stream: training from scratch needs all images on a device: set it "
-            "to False"
-        )
+    check_not_streamed(config)
     split = dataset.train
     arrays = (split.x_NxHxWxC, split.y_N, dataset.mean_C, dataset.std_C)
     return Images(*(jax.device_put(a, sharding) for a in arrays))

@@ -6,7 +6,7 @@ missing and leaves the rest as it is.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -42,6 +42,7 @@ SHARDS = 100
 """A shard holds 1 / SHARDS of the rows so far, if these are more."""
 
 UNIT = "images"
+"""Unit of work: an image that goes through one candidate."""
 
 
 def train(parts: Parts, dataset: Dataset, workdir: Path) -> Params:
@@ -183,7 +184,10 @@ def scratch_scorer(
 
 
 def generated_scorer(
-    parts: Parts, table: ScoreTable, dataset: Dataset, phi: Params
+    parts: Parts,
+    table: ScoreTable,
+    dataset: Dataset,
+    phi: Callable[[], Params],
 ) -> Scorer:
     """Makes the scorer that scores candidates under generated weights.
 
@@ -191,16 +195,21 @@ def generated_scorer(
         parts: The parts of the run.
         table: The table of scores.
         dataset: The images.
-        phi: Parameters of the trained generator.
+        phi: Returns the parameters of the trained generator; called when the first
+            candidate is scored.
     """
     space, target, generator = parts.searched
     devices = parts.mesh.size
     one = partial(score_one, target, generator)
     score = make_score(one, parts.local_mesh, parts.chunk)
-    replicated = phi, batches_of(parts, dataset, dataset.valid)
+
+    @cache
+    def replicated() -> tuple[Params, Batches]:
+        return phi(), batches_of(parts, dataset, dataset.valid)
 
     def evaluate(candidates: Candidates) -> Scores:
-        return score(replicated, candidates.arch, candidates.cost.flops)
+        work_A = candidates.cost.flops
+        return score(replicated(), candidates.arch, work_A)
 
     def piece(rows: int) -> int:
         return max(PER_SHARD * devices, rows // SHARDS)
@@ -263,6 +272,7 @@ def score_pieces(
     with scoring_bar("score", total, scorer) as observe:
         for population in pieces:
             yield scorer.score_missing(population, observe)
+    scorer.table.compact()
 
 
 def score(parts: Parts, scorer: Scorer, archs: Sequence[str]) -> pa.Table:
@@ -277,8 +287,13 @@ def score(parts: Parts, scorer: Scorer, archs: Sequence[str]) -> pa.Table:
         Their rows, in order.
 
     Raises:
-        UserError: A string is not an architecture of the space; nothing is scored.
+        UserError: A string is not an architecture of the space, or there is none;
+            nothing is scored.
     """
+    if isinstance(archs, str) or not len(archs):
+        raise UserError(
+            "archs: give a list of at least one architecture string"
+        )
     # All strings are parsed before the first one is scored.
     pieces = list(populations.iter_parsed(parts.searched.space, archs))
     id_As = list(score_pieces(parts, scorer, pieces, len(archs)))
@@ -309,12 +324,13 @@ def search(parts: Parts, scorer: Scorer, workdir: Path) -> None:
             return table.loss(id_A)
 
         run_search(parts.strategy, jax.random.fold_in(parts.key, 1), evaluate)
+    table.compact()
 
 
 def retrain(
     parts: Parts,
     scorer: Scorer,
-    from_scratch: FromScratch,
+    from_scratch: Callable[[], FromScratch],
     retrained: Table,
 ) -> None:
     """Trains the best candidates and a random sample from scratch.
@@ -322,23 +338,17 @@ def retrain(
     Args:
         parts: The parts of the run.
         scorer: The scorer of the run.
-        from_scratch: Trains and scores candidates.
+        from_scratch: Returns the function that trains and scores candidates.
         retrained: The table of retrained candidates.
 
     Raises:
-        UserError: No candidate is scored yet.
+        UserError: No candidate is scored yet, or images are streamed.
     """
+    training.check_not_streamed(parts.config)
     config = parts.config.retrain
     table = scorer.table
-    if not len(table):
-        raise UserError(
-            "workdir: it has no scores: run jaxhypernas search or score first"
-        )
     best = table.best(config.top).to_pylist()
-    draw = within(parts.searched.space, parts.config.search)
-    sample_key = jax.random.fold_in(parts.key, 2)
-    sample = draw.sample(sample_key, config.sample)
-    random = table.rows(scorer.score_missing(sample)).to_pylist()
+    random = table.rows(_score_sample(parts, scorer)).to_pylist()
     wanted = [Wanted("top", row) for row in best]
     wanted += [Wanted("sample", row) for row in random]
     left = retraining.missing(retrained, wanted)
@@ -356,10 +366,24 @@ def retrain(
             parts.searched.space,
             retrained,
             left,
-            from_scratch,
+            from_scratch(),
             parts.mesh.size,
             observe,
         )
+    table.compact()
+    retrained.compact()
+
+
+def _score_sample(parts: Parts, scorer: Scorer) -> np.ndarray:
+    """The ids of the random sample, scored where the table lacks it."""
+    draw = within(parts.searched.space, parts.config.search)
+    key = jax.random.fold_in(parts.key, 2)
+    sample = draw.sample(key, parts.config.retrain.sample)
+
+    def observe(known: int, scored: int) -> None:
+        interrupt.check()
+
+    return scorer.score_missing(sample, observe)
 
 
 def report(
@@ -379,7 +403,8 @@ def report(
         workdir: The work directory.
 
     Returns:
-        The figures of the report.
+        The figures of the report; of several processes, the first one writes it and the
+        others return nothing.
 
     Raises:
         UserError: No candidate has been trained from scratch.
@@ -389,6 +414,8 @@ def report(
             f"workdir: {workdir} has no candidate trained from scratch: run "
             "jaxhypernas retrain first"
         )
+    if not processes.first():
+        return {}
     return write_report(
         workdir,
         "Search report",

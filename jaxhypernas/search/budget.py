@@ -125,7 +125,8 @@ def _make_stream(
             misfits = [] if len(good) else [*misfits, drawn]
             if len(misfits) == SAMPLE_TRIES:
                 raise nothing_fits(space, limits, concatenate(*misfits))
-            yield rows(drawn, good[: number - found])
+            if len(good):
+                yield rows(drawn, good[: number - found])
             found += len(good)
 
     return stream

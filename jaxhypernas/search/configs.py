@@ -101,7 +101,7 @@ class ProgressiveConfig(Settings):
     """candidates scored of each level after the first"""
 
     surrogate: Literal["mlp", "lstm"] = "mlp"
-    """model that chooses them"""
+    """model that chooses the candidates to score"""
 
     def check(self) -> None:
         """Raises `UserError` for a number out of range."""

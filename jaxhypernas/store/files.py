@@ -221,9 +221,13 @@ def writing(place: PathLike) -> Iterator[None]:
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
+        # An error that names a file may be about one that is read.
+        failed = f"workdir: {place} cannot be written"
+        if error.filename:
+            failed = f"{error.filename} cannot be used"
         raise UserError(
-            f"workdir: {error.filename or place} cannot be written "
-            f"({error.strerror}): make room or allow it, and give the same command"
+            f"{failed} ({error.strerror}): make room or allow it, and give the same "
+            "command"
         ) from None
 
 

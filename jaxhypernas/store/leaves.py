@@ -90,17 +90,14 @@ def checksums(kinds: Any, arrays: Any) -> dict[str, list]:
 
 
 def seal(body: dict[str, Any]) -> dict[str, Any]:
-    """Adds a checksum to a dictionary that is stored as JSON.
+    """Returns a dictionary with a checksum, to be stored as JSON.
 
     Args:
-        body: The dictionary. A checksum that it has already is replaced.
+        body: The dictionary.
     """
-    body = dict(body)
-    body.pop("crc32", None)
     # Sorted, as JSON read back may have its names in another order.
     text = json.dumps(body, sort_keys=True)
-    body["crc32"] = zlib.crc32(text.encode())
-    return body
+    return {**body, "crc32": zlib.crc32(text.encode())}
 
 
 def _is_key(leaf: Any) -> bool:

@@ -121,7 +121,11 @@ class ScoreTable:
             number: How many, or all if there are fewer.
             max_params: Most weights of a candidate; 0 sets no limit.
             max_flops: Most multiply-adds of a candidate; 0 sets no limit.
+
+        Raises:
+            UserError: The table has no rows.
         """
+        self._check_rows()
         fits = self._within(max_params, max_flops)
         id_A = self._id_A[fits]
         loss_A = np.nan_to_num(self._loss_A[fits], nan=np.inf)
@@ -142,7 +146,11 @@ class ScoreTable:
 
         Returns:
             The rows, the smallest count first.
+
+        Raises:
+            UserError: The table has no rows.
         """
+        self._check_rows()
         fits = self._within(max_params, max_flops) & np.isfinite(self._loss_A)
         id_A = self._id_A[fits]
         loss_A = self._loss_A[fits]
@@ -167,6 +175,18 @@ class ScoreTable:
             name: One of `COLUMNS`.
         """
         return self.table.read([name])[name].to_numpy()
+
+    def compact(self) -> None:
+        """Merges the table's files into one; rows and their order stay as they are."""
+        self.table.compact()
+
+    def _check_rows(self) -> None:
+        if not len(self):
+            workdir = self.table.directory.parent
+            raise UserError(
+                f"workdir: {workdir} has no scores: run jaxhypernas score --workdir "
+                f"{workdir} first, or search"
+            )
 
     def _insert(
         self, id_A: np.ndarray, loss_A: np.ndarray, start: int

@@ -101,6 +101,9 @@ class Table:
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
+    def __repr__(self) -> str:
+        return f"Table({str(self.directory)!r}: {len(self):,} rows)"
+
     def append(self, rows: pa.Table) -> None:
         """Adds each process's rows, those of process 0 first, and makes them durable.
 

@@ -64,8 +64,8 @@ class Configured(Verb):
     """A verb with the flags of the configuration."""
 
     preset: str = ""
-    """named configuration, which other flags change; without it the run's own, and
-    small for a new run"""
+    """named configuration, which other flags change; default: the run's own, or small
+    for a new run"""
 
     config: Config
     """The configuration; it has flags of its own."""
@@ -76,4 +76,4 @@ class BeginVerb(Configured, RunVerb):
     """A verb that begins a run, or goes on with it."""
 
     workdir: Path = Path("runs/search")
-    """directory of the run; a run that is there goes on"""
+    """directory of the run; continues the run that the directory holds"""

@@ -52,7 +52,6 @@ class Rank(RunVerb):
         run = self.open()
         scored = run.score([row["arch"] for row in rows]).to_pylist()
         ranking = rank_rows(scored, truth_A)
-        run.scores.table.compact()
         if not processes.first():
             return []
         if self.json:

@@ -19,9 +19,5 @@ class Report(RunVerb):
 
     def run(self) -> list[Path]:
         """Writes the report."""
-        from jaxhypernas.hosts import processes
-
-        run = self.open()
-        if processes.first():
-            run.report()
+        self.open().report()
         return [self.workdir / "report.md", self.workdir / "report.json"]

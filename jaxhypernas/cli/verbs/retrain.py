@@ -22,6 +22,4 @@ class Retrain(RunVerb):
         """Trains those that are missing."""
         run = self.open()
         run.retrain()
-        run.scores.table.compact()
-        run.retrained.compact()
         return [self.workdir / "retrain"]

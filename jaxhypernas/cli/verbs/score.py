@@ -58,7 +58,6 @@ class Score(RunVerb):
             write_parts(self.out, rows)
         else:
             deque(scored, maxlen=0)
-        run.scores.table.compact()
         return [self.out or self.workdir / "scores"]
 
     def _check(self) -> None:

@@ -35,10 +35,9 @@ class Search(BeginVerb):
             run.train()
         run.search()
         run.retrain()
-        run.scores.table.compact()
-        run.retrained.compact()
+        figures = run.report()
         if processes.first():
-            _print_winner(run.report())
+            _print_winner(figures)
         names = (
             "report.md",
             "report.json",

@@ -63,15 +63,8 @@ class Top(Verb):
     def _find(self) -> "pa.Table":
         from jaxhypernas.store.score_table import ScoreTable
 
-        directory = self.workdir / "scores"
-        # A mistyped directory must not be made.
-        scores = ScoreTable(directory) if directory.is_dir() else ()
-        if not isinstance(scores, ScoreTable) or not len(scores):
-            raise UserError(
-                f"workdir: {self.workdir} has no scores: run jaxhypernas score "
-                f"--workdir {self.workdir} first"
-            )
         Limits(self.max_params, self.max_flops).check()
+        scores = ScoreTable(self.workdir / "scores")
         limits = self.max_params, self.max_flops
         if self.pareto is not None:
             found = scores.pareto(self.pareto, *limits)
