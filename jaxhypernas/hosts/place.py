@@ -70,6 +70,6 @@ def _parsed(coordinator: str, processes: str, process: str) -> Place:
     values = zip(VARIABLES, (coordinator, processes, process), strict=True)
     listed = " ".join(f"{name}={value}" for name, value in values)
     raise UserError(
-        f"distributed: {listed} is not HOST:PORT, a number N of processes, and a process "
-        "number from 0 to N - 1"
+        f"distributed: {listed} is not HOST:PORT, a number N of processes, and a "
+        "process number from 0 to N - 1"
     )
