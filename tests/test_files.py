@@ -94,8 +94,9 @@ def test_a_disk_that_fails_is_one_line(code, file):
     reason = os.strerror(code)
     with pytest.raises(UserError) as caught, files.writing("/runs/mine"):
         raise OSError(code, reason, file)
+    named = file or "workdir: /runs/mine"
     assert str(caught.value) == (
-        f"workdir: {file or '/runs/mine'} cannot be written ({reason}): "
+        f"{named} cannot be written ({reason}): "
         "make room or allow it, and give the same command"
     )
 

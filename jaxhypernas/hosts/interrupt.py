@@ -38,10 +38,10 @@ def handled() -> Iterator[None]:
                 save(step)
                 interrupt.check()
 
-    The first signal is deferred; a second one ends the process at once, also within a
-    compiled program. At the end of the body the handlers from before are put back, and
-    the signal is forgotten. Only Python's main thread can
-    handle signals: in other threads, and inside another ``handled``, this does nothing.
+    The first signal is deferred; after it a second one ends the process at once. At the
+    end of the body the handlers from before are put back, and the signal is forgotten.
+    Only Python's main thread can handle signals: in other threads, and inside another
+    ``handled``, this does nothing.
 
     It must begin after `rollcall.join`: JAX then installs a handler of SIGTERM.
     """

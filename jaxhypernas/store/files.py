@@ -221,13 +221,10 @@ def writing(place: PathLike) -> Iterator[None]:
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
-        # An error that names a file may be about one that is read.
-        failed = f"workdir: {place} cannot be written"
-        if error.filename:
-            failed = f"{error.filename} cannot be used"
+        named = error.filename or f"workdir: {place}"
         raise UserError(
-            f"{failed} ({error.strerror}): make room or allow it, and give the same "
-            "command"
+            f"{named} cannot be written ({error.strerror}): make room or allow it, "
+            "and give the same command"
         ) from None
 
 

@@ -51,10 +51,11 @@ class Score(RunVerb):
         self._check()
         run = self.open()
         pieces, number = self._candidates(run.parts)
+        table = run.scorer.table
         scored = verbs.score_pieces(run.parts, run.scorer, pieces, number)
         if self.out is not None and processes.first():
             columns = list(COLUMNS[1:])
-            rows = (run.scores.rows(id_A).select(columns) for id_A in scored)
+            rows = (table.rows(id_A).select(columns) for id_A in scored)
             write_parts(self.out, rows)
         else:
             deque(scored, maxlen=0)
