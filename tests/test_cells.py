@@ -32,6 +32,8 @@ from jaxhypernas.numerics import cpu
 from jaxhypernas.spaces.nasbench201 import cell
 from jaxhypernas.types import UserError
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 X = np.random.default_rng(0).normal(size=(6, *IMAGE))
 
 # Compiling gradients takes long: one space for each stack.

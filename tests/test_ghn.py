@@ -21,6 +21,8 @@ from jaxhypernas.generators.ghn import ghn
 from jaxhypernas.generators.graph_net import GraphNet
 from jaxhypernas.types import Graph, UserError
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 OPS, HIDDEN = 5, 6
 CONFIGS = {
     "paper": GhnConfig(HIDDEN, passes=2),

@@ -32,6 +32,8 @@ from jaxhypernas.spaces.memory_bank_text import check
 from jaxhypernas.targets.memory_bank import memory_bank as memory_bank_target
 from jaxhypernas.types import UserError
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 SMALL = MemoryBankConfig()
 PUBLISHED = MemoryBankConfig(
     unit=8,

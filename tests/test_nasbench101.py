@@ -39,6 +39,8 @@ from jaxhypernas.spaces.nasbench101_sampling import mutate
 from jaxhypernas.targets.nasbench101 import nasbench101 as network
 from jaxhypernas.types import UserError
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 IMAGE, CLASSES, BATCH, DRAWN = (8, 8, 3), 5, 4, 600
 CONFIG = Nasbench101Config(channels=7, cells=2)
 SPACE = nasbench101(CONFIG, IMAGE, CLASSES)

@@ -15,6 +15,8 @@ from jaxhypernas.families import FAMILIES
 from jaxhypernas.generators import GENERATORS
 from jaxhypernas.search import STRATEGIES
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 PLUGINS = Path(__file__).resolve().parents[1] / "experiments" / "plugins"
 FLAGS = [
     flag
