@@ -9,7 +9,7 @@ from etils.epath import Path, PathLike
 from jaxhypernas.config import Config, file
 from jaxhypernas.data.dataset import Dataset, load
 from jaxhypernas.execution.devices import set_up
-from jaxhypernas.programs import verbs
+from jaxhypernas.programs import scorers, verbs
 from jaxhypernas.programs.parts import Parts, build
 from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.programs.truth import FromScratch
@@ -105,12 +105,12 @@ class Run:
         parts, table = self.parts, self.scores
         verbs.begin(parts, self.dataset, self.workdir)
         if parts.searched.generator.trained:
-            return verbs.generated_scorer(
+            return scorers.generated_scorer(
                 parts, table, self.dataset, lambda: self.phi
             )
-        return verbs.scratch_scorer(parts, table, self.from_scratch)
+        return scorers.scratch_scorer(parts, table, self.from_scratch)
 
     @cached_property
     def from_scratch(self) -> FromScratch:
         """Trains candidates from scratch."""
-        return verbs.make_from_scratch(self.parts, self.dataset)
+        return scorers.make_from_scratch(self.parts, self.dataset)

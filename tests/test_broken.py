@@ -12,7 +12,7 @@ from helpers import assert_names, complaint
 from tiny import tiny
 
 from jaxhypernas.families import FAMILIES
-from jaxhypernas.programs import training, verbs
+from jaxhypernas.programs import scorers, training, verbs
 from jaxhypernas.programs.ahead import figures
 from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.run import Run
@@ -73,8 +73,8 @@ def nothing_starts(monkeypatch):
         return Scorer(parts.searched.space, table, start, lambda rows: 128)
 
     monkeypatch.setattr(verbs, "restore_phi", restored)
-    monkeypatch.setattr(verbs, "generated_scorer", scorer)
-    monkeypatch.setattr(verbs, "scratch_scorer", scorer)
+    monkeypatch.setattr(scorers, "generated_scorer", scorer)
+    monkeypatch.setattr(scorers, "scratch_scorer", scorer)
     for owner, name in (
         (training, "start_everywhere"),
         (verbs, "search"),

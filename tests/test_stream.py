@@ -13,7 +13,7 @@ from tiny import tiny
 
 from jaxhypernas.archs.population import BATCH, concatenate, rows, size
 from jaxhypernas.cli.main import main
-from jaxhypernas.programs import populations, verbs
+from jaxhypernas.programs import populations, scorers, verbs
 from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.run import Run
 from jaxhypernas.search.budget import within
@@ -71,7 +71,7 @@ def begin(tmp_path, monkeypatch):
     def begin(name="run", **settings):
         run = Stream(tmp_path / name, **settings)
         monkeypatch.setattr(verbs, "restore_phi", lambda *_: None)
-        monkeypatch.setattr(verbs, "generated_scorer", lambda *_: run.scorer)
+        monkeypatch.setattr(scorers, "generated_scorer", lambda *_: run.scorer)
         return run
 
     return begin

@@ -25,8 +25,8 @@ from jaxhypernas.generators.configs import SmashConfig
 from jaxhypernas.generators.smash import smash
 from jaxhypernas.numerics.stats import format_report, rank_report
 from jaxhypernas.programs.populations import parse
+from jaxhypernas.programs.scorers import batches_of
 from jaxhypernas.programs.scoring import make_score, score_one
-from jaxhypernas.programs.verbs import batches_of
 from jaxhypernas.types import Scores
 
 
