@@ -69,12 +69,19 @@ def nothing_starts(monkeypatch):
             None if workdir.name in FAMILIES else restore_phi(parts, workdir)
         )
 
-    def scorer(parts, table, *_):
+    def generated(parts, table, dataset, phi):
+        def evaluate(candidates):
+            phi()
+            start()
+
+        return Scorer(parts.searched.space, table, evaluate, lambda rows: 128)
+
+    def scratch(parts, table, from_scratch):
         return Scorer(parts.searched.space, table, start, lambda rows: 128)
 
     monkeypatch.setattr(verbs, "restore_phi", restored)
-    monkeypatch.setattr(scorers, "generated_scorer", scorer)
-    monkeypatch.setattr(scorers, "scratch_scorer", scorer)
+    monkeypatch.setattr(scorers, "generated_scorer", generated)
+    monkeypatch.setattr(scorers, "scratch_scorer", scratch)
     for owner, name in (
         (training, "start_everywhere"),
         (verbs, "search"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import typing
 from typing import Any, Literal
 
@@ -45,7 +46,7 @@ def load(path: PathLike) -> Config:
         values = json.loads(Path(path).read_text())
         if not isinstance(values, dict):
             raise UserError("it holds no configuration")
-        _check_version(str(values.pop("version", "0.1.0")))
+        _check_version(values.pop("version", "0.1.0"))
         return from_json(values)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
@@ -53,13 +54,15 @@ def load(path: PathLike) -> Config:
         ) from None
 
 
-def _check_version(version: str) -> None:
+def _check_version(version: object) -> None:
     """Raises UserError for a file of a newer version, or one of another format."""
 
     def numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(".")]
 
-    if not OLDEST <= numbers(version) <= numbers(__version__):
+    if not re.fullmatch(r"\d+(\.\d+)*", str(version)):
+        raise UserError(f"version: {version!r} is not the number of a version")
+    if not OLDEST <= numbers(str(version)) <= numbers(__version__):
         raise UserError(
             f"version {version} wrote it, this is version {__version__}"
         )
