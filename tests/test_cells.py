@@ -139,7 +139,8 @@ def test_unused_weights_get_no_gradient(name):
             if any(alive)
             else {}
         ):
-            assert (g != 0).mean() > 0.5
+            # Half of a projection belongs to an input that may be unused.
+            assert (g != 0).mean() >= 0.5
     assert any(
         not all(ref.live(name, ref.parse(name, text))[0])
         for text in chosen(name)
