@@ -139,8 +139,8 @@ def test_unused_weights_get_no_gradient(name):
             if any(alive)
             else {}
         ):
-            # Half of a projection belongs to an input that may be unused.
-            assert (g != 0).mean() >= 0.5
+            # A projection also has rows for inputs and channels that are not used.
+            assert (g != 0).mean() > (0.25 if g.ndim == 4 else 0.5)
     assert any(
         not all(ref.live(name, ref.parse(name, text))[0])
         for text in chosen(name)
