@@ -119,10 +119,10 @@ def test_a_failure_ends_the_program_though_threads_wait():
     """Threads of orbax wait for a disk that cannot be written."""
     program = """
 import sys, threading, time
-from jaxhypernas.cli import startup
+from jaxhypernas.cli import program
 threading.Thread(target=time.sleep, args=(300,)).start()
 sys.argv[1:] = ["top", "--workdir", "no/such/run"]
-startup.run_program()
+program.run()
 """
     ended = subprocess.run(
         [sys.executable, "-c", program],

@@ -1,10 +1,8 @@
 """The program round a verb: its set-up, its last line and its exit code."""
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
 
 from jaxhypernas.cli.verbs.base import Configured, RunVerb, Verb
 from jaxhypernas.types import UserError
@@ -91,32 +89,3 @@ def _end_distributed(error: BaseException) -> int:
 
 def _say(line: str) -> None:
     print(f"jaxhypernas: {line}", file=sys.stderr)
-
-
-def run_program() -> None:
-    """Runs the command line as a program, with the arguments of the process.
-
-    A program that failed ends at once: threads of orbax may wait for a disk, and other
-    processes may wait for this one.
-    """
-    from jaxhypernas.cli.main import main
-
-    sys.unraisablehook = _ignore_closed_loop
-    code = main()
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        code = PIPE_CLOSED
-    if code:
-        _exit(code)
-
-
-def _exit(code: int) -> NoReturn:
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _ignore_closed_loop(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Passes failures on, but for those of writes that orbax has given up."""
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
