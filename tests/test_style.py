@@ -123,6 +123,24 @@ def test_arguments_are_documented():
     assert len(without) <= (1 - LEAST_WITH_ARGUMENTS) * len(functions), without
 
 
+def test_arguments_have_types():
+    functions = [
+        (file.name, item)
+        for file in FILES
+        for node in ast.parse(file.read_text()).body
+        for item in (*getattr(node, "body", []), node)
+        if isinstance(item, Function)
+        and (item is node or isinstance(node, ast.ClassDef))
+    ]
+    without = [
+        f"{file}: {function.name}({argument.arg})"
+        for file, function in functions
+        for argument in (*function.args.args, *function.args.kwonlyargs)
+        if argument.annotation is None and argument.arg not in ("self", "cls")
+    ]
+    assert functions and not without, without
+
+
 def test_the_tree_is_small_enough_to_read():
     entries = [
         path.name

@@ -1,5 +1,6 @@
-"""Generators that are Flax NNX modules: the module generates some weights of a network,
-and all architectures share the others.
+"""Generators that are Flax NNX modules.
+
+The module generates some weights of a network; all architectures share the others.
 """
 
 from collections.abc import Callable

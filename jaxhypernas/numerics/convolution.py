@@ -54,7 +54,7 @@ def _conv_fwd(x: jax.Array, w: jax.Array, stride: int):
     return y, (x, w)
 
 
-def _conv_bwd(stride: int, residuals, g: jax.Array):
+def _conv_bwd(stride: int, residuals: tuple, g: jax.Array):
     x, w = residuals
 
     def elsewhere(x, w, g):

@@ -72,7 +72,7 @@ def _dynamic_conv_fwd(
     return y, (x, w, kernel_2, dilation_2)
 
 
-def _dynamic_conv_bwd(extent: int, residuals, g: jax.Array):
+def _dynamic_conv_bwd(extent: int, residuals: tuple, g: jax.Array):
     x, w, kernel_2, dilation_2 = residuals
 
     def dense(x, w, kernel_2, dilation_2, g):

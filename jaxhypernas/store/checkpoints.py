@@ -162,9 +162,7 @@ class Checkpoints:
                 raise OSError(number, os.strerror(number)) from None
 
     def _newest_whole(self, like: Any) -> tuple[np.int64, Any] | None:
-        """The newest step whose leaves are those of ``like`` and match their checksums,
-        and its arrays.
-        """
+        """The newest whole step, with leaves as those of ``like``, and its arrays."""
         problems = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             # Orbax and tensorstore raise almost any error for a damaged file.

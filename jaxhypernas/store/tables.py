@@ -17,7 +17,7 @@ import functools
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -347,7 +347,7 @@ def _bare(rows: pa.Table) -> pa.Table:
     return rows.replace_schema_metadata()
 
 
-def _parquet(file) -> pq.ParquetFile:
+def _parquet(file: IO[bytes]) -> pq.ParquetFile:
     return pq.ParquetFile(file, page_checksum_verification=True)
 
 

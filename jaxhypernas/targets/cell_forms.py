@@ -142,7 +142,9 @@ def _states_fwd(
     return states, (weights, nodes, states)
 
 
-def _states_bwd(structure: CellStructure, residuals, g_states: jax.Array):
+def _states_bwd(
+    structure: CellStructure, residuals: tuple, g_states: jax.Array
+):
     weights, nodes, states = residuals
 
     def step(g_states, own):

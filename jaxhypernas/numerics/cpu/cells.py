@@ -128,7 +128,7 @@ def _cell_states_fwd(
     return states, (op_NxO, read_NxS, weights, states)
 
 
-def _cell_states_bwd(cell: NativeCell, residuals, g_states: jax.Array):
+def _cell_states_bwd(cell: NativeCell, residuals: tuple, g_states: jax.Array):
     op_NxO, read_NxS, weights, states = residuals
     g_inputs_shape = (cell.inputs, *states.shape[1:])
     results = [

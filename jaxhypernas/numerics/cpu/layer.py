@@ -48,7 +48,7 @@ def _conv_norm_fwd(x: jax.Array, w: jax.Array, stride: int, relu: bool):
     return z, (x, w, kept)
 
 
-def _conv_norm_bwd(stride: int, relu: bool, residuals, g: jax.Array):
+def _conv_norm_bwd(stride: int, relu: bool, residuals: tuple, g: jax.Array):
     x, w, kept = residuals
     attributes = {"stride": np.int64(stride), "relu": relu}
 

@@ -160,7 +160,7 @@ def _segment(parts: Parts, dataset: Dataset) -> Segment:
     sharding = streamed_sharding(parts)
 
     # The last segment is padded, so all have the same shape.
-    def streamed(array_N) -> Any:
+    def streamed(array_N: Any) -> Any:
         shape = (config.every, config.drawn, *array_N.shape[1:])
         return jax.ShapeDtypeStruct(shape, array_N.dtype, sharding=sharding)
 
