@@ -1,6 +1,8 @@
 """All processes are there and run the same, or each says in one line what is wrong."""
 
+import contextlib
 import io
+import json
 import os
 import socket
 import subprocess
@@ -106,19 +108,40 @@ def test_a_port_in_use_is_one_line(port):
         meeting.meet(place.Place(f"127.0.0.1:{port}", 2, 0), CARD)
 
 
-def test_others_at_the_port_are_ignored(port, monkeypatch):
+def connect(port):
+    """Connects once process 0 listens."""
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+
+
+STRANGERS = {
+    "browser": b"GET / HTTP/1.1\r\n",
+    "list": b"[]\n",
+    "number": b"7\n",
+    "process of nobody": b'{"process": 9}\n',
+    "process is text": b'{"process": "x"}\n',
+    "no secret": json.dumps({"process": 1, **CARD}).encode() + b"\n",
+    "no text": json.dumps({"process": 1, **CARD, "jax": {}}).encode() + b"\n",
+    "more": json.dumps({"process": 1, **CARD, "x": "y"}).encode() + b"\n",
+    "not UTF-8": b"\xff\xfe\n",
+    "deep": b"[" * 90_000 + b"\n",
+    "long": b"x" * 200_000,
+    "a scan": b"",
+}
+
+
+def test_others_at_the_port_are_ignored(port, monkeypatch, capsys):
     monkeypatch.setattr(meeting, "WAIT_S", 2)
 
     def strangers():
-        time.sleep(0.3)
-        for words in (
-            b"GET / HTTP/1.1\r\n",
-            b"[]\n",
-            b'{"process": 9}\n',
-            b'{"process": "x"}\n',
-            b"7\n",
-        ):
-            with socket.create_connection(("127.0.0.1", port)) as connection:
+        for words in STRANGERS.values():
+            with (
+                contextlib.suppress(OSError),
+                connect(port) as connection,
+            ):
                 connection.sendall(words)
 
     thread = threading.Thread(target=strangers)
@@ -126,6 +149,51 @@ def test_others_at_the_port_are_ignored(port, monkeypatch):
     heard = meet(port, {0: CARD}, processes=2)
     thread.join()
     assert "process 1 of 2" in heard[0]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert f"{len(STRANGERS)} connection(s)" in lines[0]
+
+
+def test_silent_strangers_do_not_delay_the_others(port):
+    silent = []
+
+    def hold():
+        silent.extend(connect(port) for _ in range(20))
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    first = threading.Thread(target=meet, args=(port, {0: CARD}, 2))
+    first.start()
+    thread.join()
+    start = time.monotonic()
+    assert meet(port, {1: CARD}, processes=2) == {1: ""}
+    assert time.monotonic() - start < meeting._CLIENT_S
+    first.join()
+    for connection in silent:
+        connection.close()
+
+
+def test_secret_is_compared(port, monkeypatch):
+    monkeypatch.setenv(meeting.SECRET, "a")
+    of_a = meeting._secret()
+    assert meet(port, {0: CARD, 1: CARD}) == {0: "", 1: ""}
+    monkeypatch.setenv(meeting.SECRET, "b")
+    roll = meeting._Roll(place.Place("h:1", 2, 0), CARD)
+    assert roll._card({"process": 1, "secret": of_a} | CARD) is None
+    ours = {"process": 1, "secret": meeting._secret()}
+    assert roll._card(ours | CARD) == (1, CARD)
+
+
+def test_only_the_coordinators_address_listens(port):
+    with meeting._listen("127.0.0.1", port) as server:
+        assert server.getsockname()[0] == "127.0.0.1"
+
+
+def test_a_name_of_the_loopback_listens_everywhere(port, monkeypatch):
+    address = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", port))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: [address])
+    with meeting._listen("node7", port) as server:
+        assert server.getsockname()[0] == "0.0.0.0"
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,24 @@ JAX alone crashes minutes later when a process is missing, without its number, a
 or computes nonsense when two processes run different programs.
 
 Process 0 listens at the coordinator's port. Each other process connects, sends one line
-of JSON (its number and its card), and waits. Once all have connected or the time is
-over, process 0 compares the cards and answers every process with the same line of JSON:
-null, or the message of the `UserError` that all of them raise. Then the port is free
-for JAX.
+of JSON (its number, its card and a hash of the run's secret), and waits. Once all have
+connected or the time is over, process 0 compares the cards and answers every process
+with the same line of JSON: null, or the message of the `UserError` that all of them
+raise. Then the port is free for JAX.
+
+Anybody may connect to a port. Process 0 reads at most `_LINE_BYTES` from a connection,
+for at most `_CLIENT_S` seconds, keeps nothing of one that is no process of the run, and
+counts it in one line at the end.
 """
 
 import contextlib
+import hashlib
+import hmac
 import json
+import os
 import socket
+import sys
+import threading
 import time
 
 from jaxhypernas.hosts.place import Place
@@ -21,20 +30,21 @@ from jaxhypernas.types import UserError
 WAIT_S = 45
 """Seconds for all processes to start."""
 
+SECRET = "JAXHYPERNAS_SECRET"
+"""Environment variable with the secret of the run, equal in all processes; without it,
+who knows the command and the code may take a process's place."""
+
 _CLIENT_S = 10
 """Seconds for a connected process to send its line."""
 
+_LINE_BYTES = 100_000
+"""Longest line; the longest thing in it is the command."""
+
+_CLIENTS = 4096
+"""Most connections that are read at a time; others wait to be accepted."""
+
 _RETRY_S = 0.2
 """Seconds between attempts to reach process 0."""
-
-# Errors caused by an unrelated client that connects to our port.
-_STRANGER_ERRORS = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-)
 
 
 def meet(place: Place, card: dict[str, str]) -> None:
@@ -58,44 +68,124 @@ def meet(place: Place, card: dict[str, str]) -> None:
 def _call(place: Place, card: dict[str, str]) -> None:
     """Process 0: hears the others, then answers all of them."""
     host, _, port = place.coordinator.rpartition(":")
-    with contextlib.ExitStack() as stack:
-        try:
-            server = stack.enter_context(socket.create_server(("", int(port))))
-        except OSError as error:
-            raise UserError(
-                f"distributed: port {port} of {host} cannot be used "
-                f"({error.strerror}): name another"
-            ) from None
-        cards, connections = _hear(server, place, stack)
-        wrong = _wrong(place, card, cards)
-        for connection in connections:
-            with contextlib.suppress(OSError):
-                _send(connection, wrong)
+    try:
+        server = _listen(host, int(port))
+    except OSError as error:
+        raise UserError(
+            f"distributed: port {port} of {host} cannot be used "
+            f"({error.strerror}): name another"
+        ) from None
+    roll = _Roll(place, card)
+    with server:
+        roll.hear(server)
+    wrong = _wrong(place, card, roll.cards)
+    roll.answer(wrong)
+    if roll.strangers:
+        print(
+            f"jaxhypernas: {roll.strangers} connection(s) at port {port} came from no "
+            f"process of this run (or from one with another {SECRET}) and were ignored",
+            file=sys.stderr,
+        )
     if wrong:
         raise UserError(wrong)
 
 
-def _hear(
-    server: socket.socket, place: Place, stack: contextlib.ExitStack
-) -> tuple[dict[int, dict], list[socket.socket]]:
-    """The cards of the processes that connect in time, and all connections."""
-    until = time.monotonic() + WAIT_S
-    cards: dict[int, dict] = {}
-    connections = []
-    while len(cards) < place.processes - 1:
-        left = until - time.monotonic()
-        if left <= 0:
-            break
-        server.settimeout(left)
-        with contextlib.suppress(*_STRANGER_ERRORS):
-            connection = stack.enter_context(server.accept()[0])
-            connections.append(connection)
-            connection.settimeout(_CLIENT_S)
-            card = _receive(connection)
-            process = card.pop("process")
-            if 0 < process < place.processes:
-                cards[process] = card
-    return cards, connections
+def _listen(host: str, port: int) -> socket.socket:
+    """Listens at the coordinator's address, or at all if that is not this machine's."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        found = []
+    addresses = {address[0] for _, _, _, _, address in found}
+    # Some machines know their own name as 127.0.1.1 only, where no other reaches them.
+    is_name = host != "localhost" and host not in addresses
+    if is_name and any(text.startswith("127.") for text in addresses):
+        found = []
+    for family, _, _, _, address in found:
+        with contextlib.suppress(OSError):
+            return socket.create_server(address[:2], family=family)
+    return socket.create_server(("", port))
+
+
+class _Roll:
+    """What process 0 knows of the others."""
+
+    def __init__(self, place: Place, card: dict[str, str]):
+        self.cards: dict[int, dict[str, str]] = {}
+        self.strangers = 0
+        self._place = place
+        self._names = set(card)
+        self._connections: dict[int, socket.socket] = {}
+        self._changed = threading.Condition()
+        self._slots = threading.Semaphore(_CLIENTS)
+
+    def hear(self, server: socket.socket) -> None:
+        """Waits until all processes have connected, or the time is over."""
+        until = time.monotonic() + WAIT_S
+        accepting = threading.Thread(
+            target=self._accept, args=(server, until), daemon=True
+        )
+        accepting.start()
+        others = self._place.processes - 1
+        with self._changed:
+            self._changed.wait_for(lambda: len(self.cards) == others, WAIT_S)
+        # A closed socket would leave the thread in `accept` on Linux.
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+        accepting.join()
+
+    def answer(self, wrong: str | None) -> None:
+        """Sends all processes the same line."""
+        for connection in self._connections.values():
+            with contextlib.suppress(OSError), connection:
+                _send(connection, wrong)
+
+    def _accept(self, server: socket.socket, until: float) -> None:
+        while (left := until - time.monotonic()) > 0:
+            server.settimeout(left)
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            self._slots.acquire()
+            # One that says nothing must not keep the others waiting.
+            threading.Thread(
+                target=self._read, args=(connection,), daemon=True
+            ).start()
+
+    def _read(self, connection: socket.socket) -> None:
+        try:
+            found = self._card(_receive(connection, _CLIENT_S))
+        except (OSError, ValueError):
+            found = None
+        with self._changed:
+            if found is None:
+                self.strangers += 1
+                connection.close()
+            else:
+                process, card = found
+                self.cards[process] = card
+                self._connections[process] = connection
+                self._changed.notify()
+        self._slots.release()
+
+    def _card(self, message: object) -> tuple[int, dict[str, str]] | None:
+        """The number and card of a process; None: a stranger sent the message."""
+        if not isinstance(message, dict):
+            return None
+        process = message.pop("process", None)
+        secret = message.pop("secret", None)
+        is_number = type(process) is int
+        if not is_number or not 0 < process < self._place.processes:
+            return None
+        is_ours = set(message) == self._names
+        if not is_ours or not all(
+            isinstance(value, str) for value in [secret, *message.values()]
+        ):
+            return None
+        if not hmac.compare_digest(secret.encode(), _secret().encode()):
+            return None
+        return process, message
 
 
 def _wrong(
@@ -136,10 +226,10 @@ def _answer(place: Place, card: dict[str, str]) -> None:
             with socket.create_connection(
                 (host, int(port)), timeout=WAIT_S
             ) as connection:
-                _send(connection, {"process": place.process, **card})
+                mine = {"process": place.process, "secret": _secret()}
+                _send(connection, mine | card)
                 # Process 0 answers once it has waited for all.
-                connection.settimeout(WAIT_S + 10)
-                wrong = _receive(connection)
+                wrong = _receive(connection, WAIT_S + 10)
                 break
         except (OSError, ValueError):
             if time.monotonic() > until:
@@ -156,6 +246,24 @@ def _send(connection: socket.socket, message: dict | str | None) -> None:
     connection.sendall((json.dumps(message) + "\n").encode())
 
 
-def _receive(connection: socket.socket):
-    with connection.makefile() as file:
-        return json.loads(file.readline())
+def _receive(connection: socket.socket, wait_s: float) -> object:
+    """Reads one line of JSON, of bounded length and in bounded time."""
+    until = time.monotonic() + wait_s
+    line = b""
+    while not line.endswith(b"\n"):
+        # A socket's own limit holds for each byte, not for the line.
+        connection.settimeout(max(until - time.monotonic(), 0.001))
+        received = connection.recv(4096)
+        line += received
+        if not received or len(line) > _LINE_BYTES:
+            raise ValueError("no line of a process")
+    try:
+        return json.loads(line)
+    except RecursionError:
+        raise ValueError("no line of a process") from None
+
+
+def _secret() -> str:
+    """A hash of the run's secret, which is never sent itself."""
+    secret = os.environ.get(SECRET, "")
+    return hashlib.sha256(secret.encode()).hexdigest()
