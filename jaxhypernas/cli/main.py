@@ -82,6 +82,9 @@ def understand(words: Sequence[str]) -> Verb | None:
             f"verb: {first!r} is not one of {', '.join(VERBS)}"
             f"{nearest(first, VERBS)}"
         )
+    positional = VERBS[first].positional
+    if positional and rest and not rest[0].startswith("-"):
+        rest = [f"--{positional}", *rest]
     return _make(first, rest)
 
 

@@ -2,6 +2,7 @@
 
 from jaxhypernas.cli.verbs.base import Verb
 from jaxhypernas.cli.verbs.compile import Compile
+from jaxhypernas.cli.verbs.prepare import Prepare
 from jaxhypernas.cli.verbs.rank import Rank
 from jaxhypernas.cli.verbs.report import Report
 from jaxhypernas.cli.verbs.retrain import Retrain
@@ -18,6 +19,7 @@ VERBS: dict[str, type[Verb]] = {
     "retrain": Retrain,
     "rank": Rank,
     "report": Report,
+    "prepare": Prepare,
     "compile": Compile,
 }
 """In the order of the help."""

@@ -18,6 +18,9 @@ class Verb:
     example: ClassVar[str]
     """A command for the help."""
 
+    positional: ClassVar[str] = ""
+    """The flag that the first word after the verb is the value of; none: ``""``."""
+
     plugin: tuple[str, ...] = ()
     """Python file, or module, that adds your own entries to the registries; may be
     given several times"""
