@@ -144,8 +144,8 @@ def _write_shard(path: Path, images: Split, features: Any) -> int:
 
 
 def _checksum(images: Split) -> int:
-    labels = zlib.crc32(np.ascontiguousarray(images.y_N))
-    return zlib.crc32(np.ascontiguousarray(images.x_NxHxWxC), labels)
+    labels = zlib.crc32(np.ascontiguousarray(images.y_N).data)
+    return zlib.crc32(np.ascontiguousarray(images.x_NxHxWxC).data, labels)
 
 
 def _png(x_HxWxC: np.ndarray) -> bytes:

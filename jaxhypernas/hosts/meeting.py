@@ -96,7 +96,7 @@ def _listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
         found = []
-    addresses = {address[0] for _, _, _, _, address in found}
+    addresses = {str(address[0]) for _, _, _, _, address in found}
     # Some machines know their own name as 127.0.1.1 only, where no other reaches them.
     is_name = host != "localhost" and host not in addresses
     if is_name and any(text.startswith("127.") for text in addresses):
@@ -179,9 +179,8 @@ class _Roll:
         if not is_number or not 0 < process < self._place.processes:
             return None
         is_ours = set(message) == self._names
-        if not is_ours or not all(
-            isinstance(value, str) for value in [secret, *message.values()]
-        ):
+        are_text = all(isinstance(value, str) for value in message.values())
+        if not is_ours or not are_text or not isinstance(secret, str):
             return None
         if not hmac.compare_digest(secret.encode(), _secret().encode()):
             return None
