@@ -24,11 +24,17 @@ def plot_scores(path: Path, retrained: list[dict]) -> None:
         ("sample", "random sample", "tab:blue"),
         ("top", "top by score", "tab:red"),
     )
+    left_out = 0
     for group, label, colour in groups:
         rows = [row for row in retrained if row["group"] == group]
-        generated = [row["loss"] for row in rows]
-        trained = [row["test_loss"] for row in rows]
-        axes.scatter(generated, trained, s=18, c=colour, label=label)
+        generated = np.array([row["loss"] for row in rows])
+        trained = np.array([row["test_loss"] for row in rows])
+        finite = np.isfinite(generated) & np.isfinite(trained)
+        axes.scatter(
+            generated[finite], trained[finite], s=18, c=colour, label=label
+        )
+        left_out += int((~finite).sum())
+    _tell_left_out(axes, left_out)
     axes.set(
         xlabel="validation loss, generated weights (nats)",
         ylabel="test loss, trained from scratch (nats)",
@@ -45,14 +51,29 @@ def plot_search(path: Path, loss_A: np.ndarray) -> None:
     """
     figure, axes = _figure()
     number_A = np.arange(1, len(loss_A) + 1)
-    best_A = np.minimum.accumulate(loss_A)
-    axes.scatter(number_A, loss_A, s=3, c="tab:gray", label="candidate")
+    finite = np.isfinite(loss_A)
+    worst_A = np.where(finite, loss_A, np.inf)
+    best_A = np.minimum.accumulate(worst_A)
+    _tell_left_out(axes, int((~finite).sum()))
+    axes.scatter(
+        number_A[finite],
+        loss_A[finite],
+        s=3,
+        c="tab:gray",
+        label="candidate",
+    )
     axes.plot(number_A, best_A, c="tab:red", label="best so far")
     axes.set(
         xlabel="candidates scored",
         ylabel="validation loss, generated weights (nats)",
     )
     _save(path, figure, axes)
+
+
+def _tell_left_out(axes: "Axes", number: int) -> None:
+    """Says above a picture how many candidates have no place in it."""
+    if number:
+        axes.set_title(f"{number} that diverged not shown", fontsize=9)
 
 
 def _figure() -> "tuple[Figure, Axes]":

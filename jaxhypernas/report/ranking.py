@@ -10,6 +10,8 @@ def rank_rows(
 ) -> dict[str, stats.Ranking]:
     """Ranks candidates by generated weights and by baselines.
 
+    What is not finite is worst, as a score and as a truth.
+
     Args:
         rows: A row of the score table for each candidate.
         truth_A: The truth; higher is better.
@@ -21,12 +23,20 @@ def rank_rows(
     Raises:
         UserError: See `stats.rank_report`.
     """
+    loss_A = np.array([row["loss"] for row in rows])
     scores = {
-        "generated weights": -np.array([row["loss"] for row in rows]),
+        "generated weights": np.where(np.isfinite(loss_A), -loss_A, -np.inf),
         "live parameters": np.array([row["live_params"] for row in rows]),
         "live FLOPs": np.array([row["live_flops"] for row in rows]),
     }
-    return stats.rank_report(scores, truth_A)
+    return stats.rank_report(scores, _with_worst(truth_A))
+
+
+def _with_worst(truth_A: np.ndarray) -> np.ndarray:
+    """The truth, where what is not finite lies just below the lowest finite value."""
+    finite = np.isfinite(truth_A)
+    lowest = truth_A[finite].min(initial=np.inf) if finite.any() else 0.0
+    return np.where(finite, truth_A, np.nextafter(lowest, -np.inf))
 
 
 def plain(ranking: dict[str, stats.Ranking]) -> dict:

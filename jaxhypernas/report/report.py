@@ -1,6 +1,6 @@
 """The report of a run: report.md, report.json and their pictures."""
 
-import json
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from etils.epath import Path
 from jaxhypernas.numerics import stats
 from jaxhypernas.report.plots import plot_scores, plot_search
 from jaxhypernas.report.ranking import plain, rank_rows
-from jaxhypernas.store import files
+from jaxhypernas.store import files, json_text
 
 
 def write(
@@ -45,6 +45,8 @@ def write(
     figures: dict[str, Any] = {
         "scored": len(loss_A),
         "trained_from_scratch": len(retrained),
+        "diverged": diverged(retrained),
+        "scores_not_finite": int((~np.isfinite(loss_A)).sum()),
         **_accuracies(sample, top),
         "rank": plain(loss_ranking),
         "rank_accuracy": plain(accuracy_ranking),
@@ -56,6 +58,7 @@ def write(
         "",
         *_accuracy_lines(figures, len(sample), len(top)),
         "",
+        *_diverged_lines(figures, len(retrained)),
         *_ranking_lines(len(sample), loss_ranking, accuracy_ranking),
         "",
         *_best_lines(best),
@@ -66,17 +69,34 @@ def write(
         "",
     ]
     files.write_text(workdir / "report.md", "\n".join(lines))
-    as_json = json.dumps(figures, indent=2) + "\n"
+    as_json = json_text.dumps(figures, indent=2) + "\n"
     files.write_text(workdir / "report.json", as_json)
     plot_scores(workdir / "scores.png", retrained)
     plot_search(workdir / "search.png", loss_A)
     return figures
 
 
+def diverged(rows: list[dict]) -> list[str]:
+    """Returns the ids of candidates whose losses are not finite after training.
+
+    Args:
+        rows: Rows of candidates trained from scratch.
+    """
+    ids = [row["id"] for row in rows if not _is_finite(row)]
+    return list(dict.fromkeys(ids))
+
+
+def _is_finite(row: dict) -> bool:
+    losses = row["trained_valid_loss"], row["test_loss"]
+    return all(map(math.isfinite, losses))
+
+
 def _accuracies(sample: list[dict], top: list[dict]) -> dict[str, Any]:
     """Returns the winner's row, its accuracy, and mean accuracies."""
     # The validation set chooses the winner; the test set judges it.
-    winner = min(top, key=lambda row: row["trained_valid_loss"])
+    # A candidate that diverged wins only if all did.
+    finite = [row for row in top if _is_finite(row)]
+    winner = min(finite or top, key=lambda row: row["trained_valid_loss"])
     trained_valid = _mean(sample, "trained_valid_accuracy")
     return {
         "winner": winner,
@@ -120,6 +140,23 @@ def _accuracy_lines(figures: dict, sample: int, top: int) -> list[str]:
         f"Validation accuracy of the sample: {generated:.4f} with generated weights, "
         f"{trained:.4f} trained.",
     ]
+
+
+def _diverged_lines(figures: dict, trained: int) -> list[str]:
+    """Says which candidates count as worst; nothing if there are none."""
+    lines = []
+    if ids := figures["diverged"]:
+        listed = ", ".join(f"`{text}`" for text in ids)
+        lines.append(
+            f"{len(ids)} of {trained} candidates diverged when trained from scratch: "
+            f"{listed}. They count as the worst."
+        )
+    if number := figures["scores_not_finite"]:
+        lines.append(
+            f"{number} of {figures['scored']} scores are not finite. They count as the "
+            "worst; scoring again tries them again."
+        )
+    return [text for line in lines for text in (line, "")]
 
 
 def _ranking_lines(

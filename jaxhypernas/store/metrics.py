@@ -1,14 +1,13 @@
 """metrics.jsonl of a work directory: a line for each segment and search round."""
 
 import importlib.util
-import json
 from functools import cached_property
 from typing import Any
 
 from etils.epath import Path, PathLike
 
 from jaxhypernas.hosts import processes
-from jaxhypernas.store import files
+from jaxhypernas.store import files, json_text
 
 
 class Metrics:
@@ -31,7 +30,8 @@ class Metrics:
         """
         if not processes.first():
             return
-        files.append_line(self._workdir / "metrics.jsonl", json.dumps(line))
+        path = self._workdir / "metrics.jsonl"
+        files.append_line(path, json_text.dumps(line))
         if self._events is not None:
             position, *_ = line.values()
             for name, value in line.items():

@@ -42,9 +42,12 @@ class ScoreTable:
         self._id_A = np.empty(0, np.uint64)
         self._loss_A = np.empty(0, np.float32)
         self._position_A = np.empty(0, np.int32)
+        # Candidates that need not be scored again.
+        self._known_A = np.empty(0, bool)
         if len(self.table):
             rows = self.table.read(["id", "loss"])
-            self._insert(_ids(rows), _losses(rows), 0)
+            loss_A = _losses(rows)
+            self._insert(_ids(rows), loss_A, np.isfinite(loss_A), 0)
 
     def __len__(self) -> int:
         return len(self._id_A)
@@ -69,17 +72,21 @@ class ScoreTable:
         self.table.append(rows)
         id_A = processes.gather(_ids(rows))
         loss_A = processes.gather(_losses(rows))
-        self._insert(id_A, loss_A, start)
+        # A score that is not finite is tried once by each program.
+        self._insert(id_A, loss_A, np.ones(len(id_A), bool), start)
 
     def known(self, id_A: np.ndarray) -> np.ndarray:
-        """Returns whether each candidate is in the table, bool [A].
+        """Returns whether each candidate need not be scored, bool [A].
+
+        A candidate must be scored again if its loss was not finite in another program.
 
         Args:
             id_A: uint64 ids.
         """
         if not len(self):
             return np.zeros(len(id_A), bool)
-        return self._id_A[self._places(id_A)] == id_A
+        place_A = self._places(id_A)
+        return (self._id_A[place_A] == id_A) & self._known_A[place_A]
 
     def loss(self, id_A: np.ndarray) -> np.ndarray:
         """Returns the losses of candidates, float32 [A].
@@ -109,8 +116,8 @@ class ScoreTable:
 
     @property
     def lowest(self) -> float:
-        """The lowest loss; infinite if there is none."""
-        return float(np.fmin.reduce(self._loss_A, initial=np.inf))
+        """The lowest finite loss; infinite if there is none."""
+        return float(_worst_last(self._loss_A).min(initial=np.inf))
 
     def best(
         self, number: int, max_params: int = 0, max_flops: int = 0
@@ -128,7 +135,7 @@ class ScoreTable:
         self._check_rows()
         fits = self._within(max_params, max_flops)
         id_A = self._id_A[fits]
-        loss_A = np.nan_to_num(self._loss_A[fits], nan=np.inf)
+        loss_A = _worst_last(self._loss_A[fits])
         order = np.lexsort((id_A, loss_A))
         return self.rows(id_A[order[:number]])
 
@@ -169,12 +176,12 @@ class ScoreTable:
         return self.rows(id_A[unbeaten])
 
     def column(self, name: str) -> np.ndarray:
-        """Reads a column of all rows, in the order they were appended.
+        """Reads a column of all candidates, in the order they were appended.
 
         Args:
             name: One of `COLUMNS`.
         """
-        return self.table.read([name])[name].to_numpy()
+        return self._rows_of(name)[np.sort(self._position_A)]
 
     def compact(self) -> None:
         """Merges the table's files into one; rows and their order stay as they are."""
@@ -189,14 +196,42 @@ class ScoreTable:
             )
 
     def _insert(
-        self, id_A: np.ndarray, loss_A: np.ndarray, start: int
+        self,
+        id_A: np.ndarray,
+        loss_A: np.ndarray,
+        known_A: np.ndarray,
+        start: int,
     ) -> None:
-        """Indexes rows that begin at a position; of equal ids the first row counts."""
-        id_A, first = np.unique(id_A, return_index=True)
+        """Indexes rows that begin at a position.
+
+        Of equal ids the first row with a finite loss counts, or the first row.
+        """
+        position_A = np.arange(start, start + len(id_A), dtype=np.int32)
+        order = np.lexsort((~np.isfinite(loss_A), id_A))
+        id_A, first = np.unique(id_A[order], return_index=True)
+        chosen = order[first]
+        loss_A = loss_A[chosen]
+        known_A = known_A[chosen]
+        position_A = position_A[chosen]
+
         place = np.searchsorted(self._id_A, id_A)
-        self._id_A = np.insert(self._id_A, place, id_A)
-        self._loss_A = np.insert(self._loss_A, place, loss_A[first])
-        self._position_A = np.insert(self._position_A, place, start + first)
+        there = np.zeros(len(id_A), bool)
+        if len(self):
+            there = self._id_A[np.minimum(place, len(self) - 1)] == id_A
+        # A score that was tried again takes the place of one that was not finite.
+        old = place[there]
+        better = np.isfinite(loss_A[there]) & ~np.isfinite(self._loss_A[old])
+        self._loss_A[old[better]] = loss_A[there][better]
+        self._position_A[old[better]] = position_A[there][better]
+        self._known_A[old] |= known_A[there]
+
+        place = place[~there]
+        self._id_A = np.insert(self._id_A, place, id_A[~there])
+        self._loss_A = np.insert(self._loss_A, place, loss_A[~there])
+        self._known_A = np.insert(self._known_A, place, known_A[~there])
+        self._position_A = np.insert(
+            self._position_A, place, position_A[~there]
+        )
 
     def _places(self, id_A: np.ndarray) -> np.ndarray:
         """Where the ids are, or would be, in the sorted ids."""
@@ -205,7 +240,11 @@ class ScoreTable:
 
     def _by_id(self, name: str) -> np.ndarray:
         """A column in the order of the sorted ids."""
-        return self.column(name)[self._position_A]
+        return self._rows_of(name)[self._position_A]
+
+    def _rows_of(self, name: str) -> np.ndarray:
+        """A column of all rows on disk."""
+        return self.table.read([name])[name].to_numpy()
 
     def _within(self, max_params: int, max_flops: int) -> np.ndarray:
         fits = np.ones(len(self), bool)
@@ -233,6 +272,11 @@ def ids_to_text(id_A: np.ndarray) -> list[str]:
         id_A: uint64 ids.
     """
     return [f"{value:016x}" for value in id_A.tolist()]
+
+
+def _worst_last(loss_A: np.ndarray) -> np.ndarray:
+    """The losses, infinite where they are not finite."""
+    return np.where(np.isfinite(loss_A), loss_A, np.inf)
 
 
 def _ids(rows: pa.Table) -> np.ndarray:

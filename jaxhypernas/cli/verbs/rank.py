@@ -1,6 +1,5 @@
 """``jaxhypernas rank``."""
 
-import json as json_module
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,6 +38,7 @@ class Rank(RunVerb):
         from jaxhypernas.hosts import processes
         from jaxhypernas.numerics.stats import check_truth, format_report
         from jaxhypernas.report.ranking import plain, rank_rows
+        from jaxhypernas.store import json_text
 
         rows = list(read_rows(self.truth, "truth", ("arch", self.column)))
         try:
@@ -55,7 +55,7 @@ class Rank(RunVerb):
         if not processes.first():
             return []
         if self.json:
-            print(json_module.dumps(plain(ranking)))
+            print(json_text.dumps(plain(ranking)))
             return []
         print(
             f"{len(rows)} architectures, truth {self.column}, "
