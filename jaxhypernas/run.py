@@ -1,6 +1,7 @@
 """A run: one configuration and its work directory (`store` has its files)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from jaxhypernas.programs import scorers, verbs
 from jaxhypernas.programs.parts import Parts, build
 from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.programs.truth import FromScratch
+from jaxhypernas.store import lock
 from jaxhypernas.store.score_table import ScoreTable
 from jaxhypernas.store.tables import Table
 from jaxhypernas.types import Params
@@ -32,7 +34,8 @@ class Run:
             for ``execution``, or None.
 
     Raises:
-        UserError: The directory holds another configuration, or none is given.
+        UserError: The directory holds another configuration, or none is given. Methods
+            that write also raise it while another program writes there.
     """
 
     def __init__(self, workdir: PathLike, config: Config | None = None):
@@ -44,25 +47,31 @@ class Run:
 
     def train(self) -> Params:
         """Trains the generator; returns its parameters phi."""
-        self.phi = verbs.train(self.parts, self.dataset, self.workdir)
+        with self._alone("train"):
+            self.phi = verbs.train(self.parts, self.dataset, self.workdir)
         return self.phi
 
     def score(self, archs: Sequence[str]) -> pa.Table:
         """Scores architecture strings; returns their rows, in order."""
-        return verbs.score(self.parts, self.scorer, archs)
+        with self._alone("score"):
+            return verbs.score(self.parts, self.scorer, archs)
 
     def search(self) -> ScoreTable:
         """Runs the search; returns the table of all candidates scored."""
-        verbs.search(self.parts, self.scorer, self.workdir)
+        with self._alone("search"):
+            verbs.search(self.parts, self.scorer, self.workdir)
         return self.scores
 
     def retrain(self) -> Table:
         """Trains the best and a random sample from scratch; returns their table."""
-        table = self.retrained
-        verbs.retrain(
-            self.parts, self.scorer, lambda: self.from_scratch, table
-        )
-        return table
+        with self._alone("retrain"):
+            verbs.retrain(
+                self.parts,
+                self.scorer,
+                lambda: self.from_scratch,
+                self.retrained,
+            )
+        return self.retrained
 
     def best(self, number: int = 10) -> pa.Table:
         """Returns the rows of lowest loss, best first."""
@@ -72,6 +81,15 @@ class Run:
         """Writes report.md, report.json and pictures; returns the figures."""
         tables = self.scores, self.retrained
         return verbs.report(self.parts, self.dataset, *tables, self.workdir)
+
+    @contextmanager
+    def _alone(self, verb: str) -> Iterator[None]:
+        """Holds the work directory, and reads what others wrote since the last time."""
+        with lock.held(self.workdir, verb):
+            for name in ("scores", "retrained"):
+                if name in self.__dict__:
+                    self.__dict__[name].refresh()
+            yield
 
     @cached_property
     def dataset(self) -> Dataset:

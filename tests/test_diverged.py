@@ -140,7 +140,7 @@ def test_a_score_that_is_not_finite_is_tried_once_again(tmp_path, bad):
         assert opened.known(ids).all() and len(opened) == 4
         assert (
             opened.loss(ids).tolist()
-            == np.float32([0.5, 0.1, 0.7, 0.9]).tolist()
+            == np.array([0.5, 0.1, 0.7, 0.9], np.float32).tolist()
         )
         best = opened.best(4)["arch"].to_pylist()
         assert best == ["a2", "a1", "a3", "a4"]

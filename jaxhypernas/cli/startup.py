@@ -3,6 +3,7 @@
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from jaxhypernas.cli.verbs.base import Configured, RunVerb, Verb
 from jaxhypernas.types import UserError
@@ -27,7 +28,7 @@ def run_verb(verb: Verb, words: Sequence[str]) -> None:
     """
     from jaxhypernas.execution.devices import set_up
     from jaxhypernas.hosts import interrupt, processes, rollcall
-    from jaxhypernas.store import files
+    from jaxhypernas.store import files, lock
 
     if isinstance(verb, RunVerb | Configured):
         # Devices are as many as when JAX is first used, which `join` does.
@@ -37,7 +38,10 @@ def run_verb(verb: Verb, words: Sequence[str]) -> None:
         config = path.read_bytes() if path.exists() else b""
         rollcall.join(list(words), config, filter_log=verb.filter_log)
     place = getattr(verb, "workdir", "")
-    with interrupt.handled(), files.writing(place):
+    alone = nullcontext()
+    if isinstance(verb, RunVerb) and verb.writes:
+        alone = lock.held(verb.workdir, words[0])
+    with interrupt.handled(), files.writing(place), alone:
         written = verb.run()
     if processes.first():
         for path in written:

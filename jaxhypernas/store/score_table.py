@@ -38,6 +38,10 @@ class ScoreTable:
 
     def __init__(self, directory: PathLike):
         self.table = Table(directory)
+        self._index()
+
+    def _index(self) -> None:
+        """Finds all rows by their ids."""
         # Sorted by id, so that a candidate is found by bisection.
         self._id_A = np.empty(0, np.uint64)
         self._loss_A = np.empty(0, np.float32)
@@ -185,7 +189,13 @@ class ScoreTable:
 
     def compact(self) -> None:
         """Merges the table's files into one; rows and their order stay as they are."""
+        self.refresh()
         self.table.compact()
+
+    def refresh(self) -> None:
+        """Reads the rows that another program added."""
+        if self.table.refresh():
+            self._index()
 
     def _check_rows(self) -> None:
         if not len(self):

@@ -104,6 +104,22 @@ class Table:
     def __repr__(self) -> str:
         return f"Table({str(self.directory)!r}: {len(self):,} rows)"
 
+    def refresh(self) -> bool:
+        """Reads the directory again if another program added shards.
+
+        Returns:
+            Whether it did: positions of rows are then others.
+        """
+        # Listings of several processes may differ for a while, and no other program
+        # writes while they hold the work directory.
+        if processes.count() > 1:
+            return False
+        known = {*self._paths(), *self._covered}
+        if known == {path for path in self._listed() if _shard(path)}:
+            return False
+        self._open()
+        return True
+
     def append(self, rows: pa.Table) -> None:
         """Adds each process's rows, those of process 0 first, and makes them durable.
 

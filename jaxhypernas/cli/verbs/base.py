@@ -38,6 +38,9 @@ class Verb:
 class RunVerb(Verb):
     """A verb that goes on with the run of a work directory."""
 
+    writes: ClassVar[bool] = True
+    """Whether it adds to the run: one such verb at a time may run in a directory."""
+
     workdir: Path
     """directory of the run"""
 

@@ -15,6 +15,8 @@ class Report(RunVerb):
     The candidates must have been trained from scratch (retrain).
     """
 
+    writes: ClassVar[bool] = False
+
     example: ClassVar[str] = "jaxhypernas report --workdir runs/search"
 
     def run(self) -> list[Path]:

@@ -1,0 +1,136 @@
+"""One writer at a time in a work directory; readers need no lock.
+
+The writer holds a lock of the file system on ``W/lock``, which says who it is. The
+system gives the lock back when the process ends, however it ends. Object stores have no
+such locks: there, only the processes of one run know each other.
+"""
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from typing import IO
+
+from etils.epath import Path
+
+from jaxhypernas.hosts import processes
+from jaxhypernas.store import files
+from jaxhypernas.types import UserError
+
+NAME = "lock"
+"""Name of the file in the work directory."""
+
+_mine = threading.local()
+"""Work directories that this thread holds."""
+
+
+@contextlib.contextmanager
+def held(workdir: Path, verb: str) -> Iterator[None]:
+    """Holds a work directory while the block runs; a thread may hold it twice.
+
+    Of several processes, process 0 holds it for all::
+
+        with lock.held(Path("runs/mine"), "search"):
+            ...
+
+    Args:
+        workdir: The work directory; made if it does not exist.
+        verb: What the writer does, for the message that another one gets.
+
+    Raises:
+        UserError: Another writer holds the directory, or it cannot be written; all
+            processes raise it.
+    """
+    place = str(workdir)
+    places = _mine.__dict__.setdefault("places", set())
+    if place in places or files.is_remote(workdir):
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        refused = None
+        if processes.first():
+            try:
+                stack.enter_context(_locked(workdir, verb))
+            except UserError as error:
+                refused = error
+        if processes.any_of(refused is not None):
+            raise refused or _refusal(workdir)
+        places.add(place)
+        stack.callback(places.discard, place)
+        yield
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path, verb: str) -> Iterator[None]:
+    """Holds the lock of the file system."""
+    is_new = not workdir.exists()
+    path = workdir / NAME
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = _open_locked(path)
+    except BlockingIOError:
+        raise _refusal(workdir) from None
+    except OSError as error:
+        raise UserError(
+            f"workdir: {workdir} cannot be written ({error.strerror}): use another "
+            "--workdir"
+        ) from None
+    try:
+        now = datetime.datetime.now().astimezone()
+        writer = {
+            "verb": verb,
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "since": now.isoformat(" ", "seconds"),
+        }
+        file.write(json.dumps(writer))
+        file.flush()
+        yield
+    finally:
+        # Deleted before it is unlocked: a file that nobody holds is never there long.
+        path.unlink(missing_ok=True)
+        file.close()
+        # A run that could not begin leaves nothing.
+        if is_new and not any(workdir.iterdir()):
+            workdir.rmdir()
+
+
+def _open_locked(path: Path) -> IO[str]:
+    """Opens the file and locks it; raises `BlockingIOError` if another has."""
+    while True:
+        file = open(path, "a+")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            # Some network file systems have no locks.
+            if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                return open(path, "w")
+            raise
+        # The writer before may have deleted the file between the two calls.
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:
+                file.truncate(0)
+                return file
+        file.close()
+
+
+def _refusal(workdir: Path) -> UserError:
+    """Says who holds the directory."""
+    try:
+        writer = json.loads((workdir / NAME).read_text())
+        who = (
+            f"{writer['verb']} (process {writer['process']} on {writer['host']}) "
+            f"writes there since {writer['since']}"
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        who = "another command writes there"
+    return UserError(
+        f"workdir: {workdir} is in use: {who}: wait until it ends, or use another "
+        "--workdir"
+    )
