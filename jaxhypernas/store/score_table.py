@@ -46,12 +46,11 @@ class ScoreTable:
         self._id_A = np.empty(0, np.uint64)
         self._loss_A = np.empty(0, np.float32)
         self._position_A = np.empty(0, np.int32)
-        # Candidates that need not be scored again.
-        self._known_A = np.empty(0, bool)
+        # Ids whose loss was not finite when this program scored them.
+        self._tried_A = np.empty(0, np.uint64)
         if len(self.table):
             rows = self.table.read(["id", "loss"])
-            loss_A = _losses(rows)
-            self._insert(_ids(rows), loss_A, np.isfinite(loss_A), 0)
+            self._insert(_ids(rows), _losses(rows), 0)
 
     def __len__(self) -> int:
         return len(self._id_A)
@@ -76,8 +75,9 @@ class ScoreTable:
         self.table.append(rows)
         id_A = processes.gather(_ids(rows))
         loss_A = processes.gather(_losses(rows))
-        # A score that is not finite is tried once by each program.
-        self._insert(id_A, loss_A, np.ones(len(id_A), bool), start)
+        tried_A = id_A[~np.isfinite(loss_A)]
+        self._tried_A = np.concatenate([self._tried_A, tried_A])
+        self._insert(id_A, loss_A, start)
 
     def known(self, id_A: np.ndarray) -> np.ndarray:
         """Returns whether each candidate need not be scored, bool [A].
@@ -90,7 +90,9 @@ class ScoreTable:
         if not len(self):
             return np.zeros(len(id_A), bool)
         place_A = self._places(id_A)
-        return (self._id_A[place_A] == id_A) & self._known_A[place_A]
+        there_A = self._id_A[place_A] == id_A
+        finite_A = np.isfinite(self._loss_A[place_A])
+        return there_A & (finite_A | np.isin(id_A, self._tried_A))
 
     def loss(self, id_A: np.ndarray) -> np.ndarray:
         """Returns the losses of candidates, float32 [A].
@@ -209,7 +211,6 @@ class ScoreTable:
         self,
         id_A: np.ndarray,
         loss_A: np.ndarray,
-        known_A: np.ndarray,
         start: int,
     ) -> None:
         """Indexes rows that begin at a position.
@@ -221,7 +222,6 @@ class ScoreTable:
         id_A, first = np.unique(id_A[order], return_index=True)
         chosen = order[first]
         loss_A = loss_A[chosen]
-        known_A = known_A[chosen]
         position_A = position_A[chosen]
 
         place = np.searchsorted(self._id_A, id_A)
@@ -233,12 +233,10 @@ class ScoreTable:
         better = np.isfinite(loss_A[there]) & ~np.isfinite(self._loss_A[old])
         self._loss_A[old[better]] = loss_A[there][better]
         self._position_A[old[better]] = position_A[there][better]
-        self._known_A[old] |= known_A[there]
 
         place = place[~there]
         self._id_A = np.insert(self._id_A, place, id_A[~there])
         self._loss_A = np.insert(self._loss_A, place, loss_A[~there])
-        self._known_A = np.insert(self._known_A, place, known_A[~there])
         self._position_A = np.insert(
             self._position_A, place, position_A[~there]
         )
