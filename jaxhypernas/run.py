@@ -7,7 +7,8 @@ from functools import cached_property
 import pyarrow as pa
 from etils.epath import Path, PathLike
 
-from jaxhypernas.config import Config, file
+from jaxhypernas.config import Config, data_file, file
+from jaxhypernas.config.data_file import Identity
 from jaxhypernas.data.dataset import Dataset, load
 from jaxhypernas.execution.devices import set_up
 from jaxhypernas.programs import scorers, verbs
@@ -31,7 +32,8 @@ class Run:
         workdir: The work directory, made by the first method that writes. The same
             directory continues the run, bit for bit.
         config: The configuration of a new run. For a begun run it must be the same but
-            for ``execution``, or None.
+            for ``execution`` and the place of the images (``data.dataset`` and
+            ``data.data_dir``), or None.
 
     Raises:
         UserError: The directory holds another configuration, or none is given. Methods
@@ -80,7 +82,7 @@ class Run:
     def report(self) -> dict:
         """Writes report.md, report.json and pictures; returns the figures."""
         tables = self.scores, self.retrained
-        return verbs.report(self.parts, self.dataset, *tables, self.workdir)
+        return verbs.report(self.parts, self.identity, *tables, self.workdir)
 
     @contextmanager
     def _alone(self, verb: str) -> Iterator[None]:
@@ -93,14 +95,25 @@ class Run:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The images."""
-        return load(self.config.data, self.config.seed)
+        """The images; raises `UserError` if the run began with others."""
+        found = load(self.config.data, self.config.seed)
+        began = data_file.load(self.workdir)
+        if began is not None:
+            now = data_file.identify(found)
+            data_file.check(began, now, self.config.data.dataset)
+        return found
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What identifies the images; a begun run knows it without them."""
+        began = data_file.load(self.workdir)
+        return began or data_file.identify(self.dataset)
 
     @cached_property
     def parts(self) -> Parts:
         """Space, target, generator, strategy and devices."""
         set_up()
-        return build(self.config, self.dataset.image, self.dataset.classes)
+        return build(self.config, self.identity.image, self.identity.classes)
 
     @cached_property
     def scores(self) -> ScoreTable:

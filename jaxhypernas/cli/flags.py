@@ -19,6 +19,8 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {"preset": PRESETS, **REGISTRIES}
 
 ALIASES = {
     "help": "-h",
+    "dataset": "--data.dataset",
+    "data_dir": "--data.data-dir",
     "data.dataset": "--dataset",
     "data.data_dir": "--data-dir",
     "search.max_params": "--max-params",

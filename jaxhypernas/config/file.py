@@ -158,7 +158,10 @@ def resolve(workdir: Path, config: Config | None) -> Config:
     Args:
         workdir: The work directory; it need not exist.
         config: The configuration of a new run. For a begun run it must be the same but
-            for ``execution``; None takes the run's own.
+            for ``execution`` and the place of the images; None takes the run's own.
+
+    Returns:
+        The configuration, with absolute paths of local images.
 
     Raises:
         UserError: The directory holds another configuration, or none is given.
@@ -170,9 +173,21 @@ def resolve(workdir: Path, config: Config | None) -> Config:
             f"workdir: {workdir} holds no run: begin one with jaxhypernas train "
             f"--workdir {workdir}"
         )
-    if config is None or stored is None:
-        return config or stored  # type: ignore[return-value]
-    comparable = dataclasses.replace(stored, execution=config.execution)
+    if config is None:
+        return stored  # type: ignore[return-value]
+    config = dataclasses.replace(config, data=config.data.absolute())
+    if stored is None:
+        return config
+    data = dataclasses.replace(
+        stored.data,
+        dataset=config.data.dataset,
+        data_dir=config.data.data_dir,
+    )
+    comparable = dataclasses.replace(
+        stored,
+        execution=config.execution,
+        data=data,
+    )
     found = difference(comparable, config)
     if found is not None:
         name, theirs, ours = found
@@ -181,6 +196,36 @@ def resolve(workdir: Path, config: Config | None) -> Config:
             "--workdir"
         )
     return config
+
+
+def moved(
+    workdir: Path,
+    dataset: str | None,
+    data_dir: str | None,
+) -> Config | None:
+    """Returns the configuration of a begun run whose images lie elsewhere now.
+
+    Args:
+        workdir: The work directory.
+        dataset: As ``data.dataset``; None: as before.
+        data_dir: As ``data.data_dir``; None: as before.
+
+    Returns:
+        The configuration; None if the directory holds no run.
+
+    Raises:
+        UserError: config.json cannot be used.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return None
+    stored = load(path)
+    data = dataclasses.replace(
+        stored.data,
+        dataset=dataset or stored.data.dataset,
+        data_dir=data_dir or stored.data.data_dir,
+    )
+    return dataclasses.replace(stored, data=data)
 
 
 def begin(workdir: Path, config: Config, stored: Config | None) -> None:

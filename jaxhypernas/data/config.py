@@ -1,6 +1,7 @@
 """Which images a run reads, and how it splits and augments them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from jaxhypernas.types import Settings, UserError
 
@@ -51,3 +52,19 @@ class DataConfig(Settings):
             raise UserError(
                 f"pad: {self.pad} must be 0 (no crop) or more pixels"
             )
+
+    def absolute(self) -> "DataConfig":
+        """Returns the same with absolute paths, to be used from any directory.
+
+        Names of sets stay, and so do paths of what does not exist here.
+        """
+        dataset, data_dir = self.dataset, self.data_dir
+        path = Path(dataset).expanduser()
+        # A directory under a bare name may be a prepared set of that name.
+        may_be_folder = "/" in dataset and data_dir is None
+        is_place = path.is_file() or (may_be_folder and path.is_dir())
+        if is_place and dataset != "digits":
+            dataset = str(path.absolute())
+        if data_dir is not None and Path(data_dir).expanduser().is_dir():
+            data_dir = str(Path(data_dir).expanduser().absolute())
+        return replace(self, dataset=dataset, data_dir=data_dir)

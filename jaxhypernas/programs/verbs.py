@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 from etils.epath import Path
 
+from jaxhypernas.config import data_file
 from jaxhypernas.config import file as config_file
+from jaxhypernas.config.data_file import Identity
 from jaxhypernas.data.batches import batch_shape
 from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.execution import compilations
@@ -137,6 +139,8 @@ def begin(parts: Parts, dataset: Dataset, workdir: Path) -> None:
     if parts.config != stored:
         limits.check(parts, dataset)
     config_file.begin(workdir, parts.config, stored)
+    if processes.first() and not (workdir / data_file.NAME).exists():
+        data_file.save(workdir, data_file.identify(dataset))
 
 
 @contextmanager
@@ -298,7 +302,7 @@ def _score_sample(parts: Parts, scorer: Scorer) -> np.ndarray:
 
 def report(
     parts: Parts,
-    dataset: Dataset,
+    images: Identity,
     table: ScoreTable,
     retrained: Table,
     workdir: Path,
@@ -307,7 +311,7 @@ def report(
 
     Args:
         parts: The parts of the run.
-        dataset: The images.
+        images: What identifies the images.
         table: The table of scores.
         retrained: The table of retrained candidates.
         workdir: The work directory.
@@ -329,22 +333,22 @@ def report(
     return write_report(
         workdir,
         "Search report",
-        _setting(parts, dataset),
+        _setting(parts, images),
         table.best(5).to_pylist(),
         table.column("loss"),
         retrained.read().to_pylist(),
     )
 
 
-def _setting(parts: Parts, dataset: Dataset) -> str:
+def _setting(parts: Parts, images: Identity) -> str:
     """One line on data, seeds and hardware."""
     config = parts.config
     names = config.names
-    batches, size = batch_shape(dataset.valid.size, config.score.batch)
+    batches, size = batch_shape(images.valid, config.score.batch)
     device = parts.mesh.devices.flat[0].device_kind
     return (
-        f"{dataset.name}: {dataset.train.size} training, {dataset.valid.size} "
-        f"held-out, {dataset.test.size} test images; space {names['space']}, "
+        f"{config.data.dataset}: {images.train} training, {images.valid} "
+        f"held-out, {images.test} test images; space {names['space']}, "
         f"generator {names['generator']} ({config.train.steps} steps), strategy "
         f"{names['strategy']}; BatchNorm by statistics of the evaluated batch ({size} "
         f"images, {batches} batches); one seed ({config.seed}); retraining "

@@ -66,6 +66,31 @@ class RunVerb(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContinueVerb(RunVerb):
+    """A verb that goes on with a begun run."""
+
+    dataset: str | None = None
+    """where the images that the run began with are now; default: where they were"""
+
+    data_dir: str | None = None
+    """where tensorflow-datasets has the run's set now; default: where it was"""
+
+    def open(self, config: Config | None = None) -> "Run":
+        """Opens the run, with its images where they are now.
+
+        Args:
+            config: The configuration; None: the run's own.
+
+        Raises:
+            UserError: The work directory holds no run.
+        """
+        from jaxhypernas.config import file
+
+        moved = file.moved(self.workdir, self.dataset, self.data_dir)
+        return super().open(config or moved)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Configured(Verb):
     """A verb with the flags of the configuration."""
 

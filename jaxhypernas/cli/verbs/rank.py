@@ -5,12 +5,12 @@ from typing import ClassVar
 
 from etils.epath import Path
 
-from jaxhypernas.cli.verbs.base import RunVerb
+from jaxhypernas.cli.verbs.base import ContinueVerb
 from jaxhypernas.types import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rank(RunVerb):
+class Rank(ContinueVerb):
     """Compares scores with a truth: Kendall tau, Spearman rho.
 
     Architectures that have no score yet are scored first. Counts of live parameters and

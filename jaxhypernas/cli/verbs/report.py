@@ -5,11 +5,11 @@ from typing import ClassVar
 
 from etils.epath import Path
 
-from jaxhypernas.cli.verbs.base import RunVerb
+from jaxhypernas.cli.verbs.base import ContinueVerb
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report(RunVerb):
+class Report(ContinueVerb):
     """Writes the report: figures, pictures, trust in the scores.
 
     The candidates must have been trained from scratch (retrain).

@@ -5,11 +5,11 @@ from typing import ClassVar
 
 from etils.epath import Path
 
-from jaxhypernas.cli.verbs.base import RunVerb
+from jaxhypernas.cli.verbs.base import ContinueVerb
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retrain(RunVerb):
+class Retrain(ContinueVerb):
     """Trains the best and a random sample from scratch.
 
     How many, and how long, is part of the configuration that the run was begun with

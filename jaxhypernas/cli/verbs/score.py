@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from etils.epath import Path
 
-from jaxhypernas.cli.verbs.base import RunVerb
+from jaxhypernas.cli.verbs.base import ContinueVerb
 from jaxhypernas.types import Arch, UserError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score(RunVerb):
+class Score(ContinueVerb):
     """Scores architectures with the generator's weights.
 
     Give one of --archs, --random and --all. Each distinct architecture is scored once
