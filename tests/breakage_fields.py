@@ -14,7 +14,7 @@ from jaxhypernas import __version__
 from jaxhypernas.cli.flags import Flag, config_flags
 from jaxhypernas.config import Config
 from jaxhypernas.config.config import REGISTRIES
-from jaxhypernas.config.file import to_json
+from jaxhypernas.config.values import to_json
 
 
 class Field(NamedTuple):
@@ -154,14 +154,6 @@ def extra(rng: Random, whole: dict, flags: list[Flag]) -> tuple[str, ...]:
     return (" ".join(named.split()),)
 
 
-def missing(rng: Random, whole: dict, flags: list[Flag]) -> tuple[str, ...]:
-    """Takes a field away."""
-    flag = rng.choice(flags)
-    group, last = place_of(whole, flag)
-    del group[last]
-    return (flag.place,)
-
-
 def misplaced(rng: Random, whole: dict, flags: list[Flag]) -> tuple[str, ...]:
     """Moves a field to another group."""
     flag = rng.choice(flags)
@@ -199,7 +191,7 @@ def no_version(rng: Random, whole: dict, flags: list[Flag]) -> tuple[str, ...]:
 
 
 BREAKS: list[Callable] = [wrong_type] * 3
-BREAKS += [wrong_range, extra, missing, misplaced, no_group, no_name]
+BREAKS += [wrong_range, extra, misplaced, no_group, no_name]
 BREAKS += [no_version]
 
 

@@ -116,7 +116,7 @@ def _sections(flags: Iterable[Flag]) -> list[str]:
 
 def _row(flag: Flag, full: bool) -> tuple[str, str]:
     """A flag and its meaning."""
-    names = flag.alias or flag.name
+    names = min(flag.alias or flag.name, flag.name, key=len)
     if full and flag.alias:
         names = f"{flag.name}, {flag.alias}"
     metavar = _metavar(flag.kind)

@@ -3,20 +3,15 @@
 import dataclasses
 import json
 import re
-import typing
-from typing import Any, Literal
+from functools import cache
 
 from etils.epath import Path, PathLike
 
 from jaxhypernas import __version__
-from jaxhypernas.config.config import (
-    REGISTRIES,
-    Config,
-    difference,
-    name_of,
-)
+from jaxhypernas.config.config import Config, difference
+from jaxhypernas.config.values import from_json, lacking, to_json
 from jaxhypernas.store import files
-from jaxhypernas.types import Settings, UserError
+from jaxhypernas.types import UserError
 
 OLDEST = [0, 2, 0]
 """The first version that wrote the format of this one."""
@@ -36,6 +31,9 @@ def save(config: Config, path: PathLike) -> None:
 def load(path: PathLike) -> Config:
     """Reads what `save` wrote.
 
+    Fields that the version that wrote it did not have take their defaults, and a line
+    on standard error names them.
+
     Args:
         path: The file.
 
@@ -47,11 +45,21 @@ def load(path: PathLike) -> Config:
         if not isinstance(values, dict):
             raise UserError("it holds no configuration")
         _check_version(values.pop("version", "0.1.0"))
-        return from_json(values)
+        config = from_json(values)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"workdir: {path} cannot be used ({error}): use a new --workdir"
         ) from None
+    added = lacking(to_json(config), values)
+    if added:
+        _say_once(f"{path} lacks {', '.join(added)}: taken by default")
+    return config
+
+
+@cache
+def _say_once(line: str) -> None:
+    """Prints a line, however often a command reads the file."""
+    files.report(line)
 
 
 def _check_version(version: object) -> None:
@@ -66,90 +74,6 @@ def _check_version(version: object) -> None:
         raise UserError(
             f"version {version} wrote it, this is version {__version__}"
         )
-
-
-def to_json(config: Config) -> dict[str, Any]:
-    """Returns a configuration as nested dictionaries.
-
-    Args:
-        config: The configuration; the chosen entries of registries are written with
-            their ``name``.
-    """
-    values: dict[str, Any] = dataclasses.asdict(config)
-    for slot in REGISTRIES:
-        name = name_of(slot, getattr(config, slot))
-        values[slot] = {"name": name, **values[slot]}
-    return values
-
-
-def from_json(values: dict[str, Any]) -> Config:
-    """Returns the configuration that `to_json` wrote.
-
-    Args:
-        values: Nested dictionaries.
-
-    Raises:
-        UserError: A field is missing, unknown, of another type or out of range.
-    """
-    kinds = typing.get_type_hints(Config)
-    values = dict(values)
-    for slot, registry in REGISTRIES.items():
-        section = values.get(slot)
-        if not isinstance(section, dict) or "name" not in section:
-            raise UserError(
-                f"{slot}: it must be a group of fields with a name"
-            )
-        section = dict(section)
-        name = section.pop("name")
-        if not isinstance(name, str) or name not in registry:
-            raise UserError(
-                f"{slot}: {name!r} is not one of {', '.join(registry)}; entries of "
-                "your own need --plugin"
-            )
-        kinds[slot] = registry[name].config
-        values[slot] = section
-    return Config(**_fields(kinds, values, ""))
-
-
-def _fields(
-    kinds: dict[str, Any], values: dict[str, Any], place: str
-) -> dict[str, Any]:
-    """The fields of a group, each of its kind."""
-    for name in sorted(set(kinds) ^ set(values)):
-        problem = "is missing" if name in kinds else "there is no such field"
-        raise UserError(f"{place}{name}: {problem}")
-    return {
-        name: _value(kinds[name], value, f"{place}{name}")
-        for name, value in values.items()
-    }
-
-
-def _value(kind: Any, value: Any, name: str) -> Any:
-    """The value of a field: a group, or a leaf."""
-    if isinstance(kind, type) and issubclass(kind, Settings):
-        if not isinstance(value, dict):
-            raise UserError(f"{name}: {value!r} is not a group of fields")
-        hints = typing.get_type_hints(kind)
-        return kind(**_fields(hints, value, f"{name}."))
-    if not _fits(value, kind):
-        expected = getattr(kind, "__name__", kind)
-        raise UserError(f"{name}: {value!r} is not of type {expected}")
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _fits(value: object, kind: Any) -> bool:
-    """Whether JSON's value is of a leaf's kind."""
-    origin = typing.get_origin(kind)
-    arguments = typing.get_args(kind)
-    if origin is Literal:
-        return value in arguments
-    if origin is tuple:
-        is_list = isinstance(value, list)
-        return is_list and all(_fits(item, arguments[0]) for item in value)
-    if arguments:
-        return any(_fits(value, argument) for argument in arguments)
-    # bool is a subclass of int, but True is no number of steps.
-    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 def resolve(workdir: Path, config: Config | None) -> Config:
