@@ -19,7 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from tiny import TINY, flags
 
 from jaxhypernas.cli.main import main
-from jaxhypernas.cli.readers import read_rows
+from jaxhypernas.cli.readers import RowFile
 from jaxhypernas.config import file
 from jaxhypernas.report import plots
 from jaxhypernas.run import Run
@@ -83,7 +83,11 @@ def test_a_failed_write_leaves_the_file_as_it_was(bucket):
     write_parts(bucket / "a.parquet", [pa.table({"x": [1]})])
     with pytest.raises(OSError, match=r".*"):
         write_parts(bucket / "a.parquet", parts())
-    assert [*read_rows(bucket / "a.parquet", "archs", ("x",))] == [{"x": 1}]
+    assert values(bucket / "a.parquet", "x") == [{"x": 1}]
+
+
+def values(path, *columns):
+    return [row.values for row in RowFile(path, "archs").rows(*columns)]
 
 
 def test_lines_are_appended(bucket):
@@ -96,11 +100,11 @@ def test_lines_are_appended(bucket):
 
 def test_text_is_read(bucket):
     (bucket / "a.csv").write_text('arch,acc\n"a,b",1\n')
-    assert [*read_rows(bucket / "a.csv", "archs", ("arch",))] == [
+    assert values(bucket / "a.csv", "arch", "acc") == [
         {"arch": "a,b", "acc": "1"}
     ]
     (bucket / "a.txt").write_text("a\n\nb\n")
-    assert [*read_rows(bucket / "a.txt", "archs", ("arch",))] == [
+    assert values(bucket / "a.txt", "arch") == [
         {"arch": "a"},
         {"arch": "b"},
     ]

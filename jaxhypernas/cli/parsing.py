@@ -1,6 +1,7 @@
 """Values of flags from words, by tyro."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -103,4 +104,5 @@ def _value(flag: Flag, value: Any) -> Any:
         return value
     if not str(value):
         raise UserError(f"{flag.place}: it is empty: give a path")
-    return Path(value)
+    # A shell leaves the ~ of --workdir=~/run as it is.
+    return Path(os.path.expanduser(value))

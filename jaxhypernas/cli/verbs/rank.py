@@ -6,7 +6,6 @@ from typing import ClassVar
 from etils.epath import Path
 
 from jaxhypernas.cli.verbs.base import ContinueVerb
-from jaxhypernas.types import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +21,7 @@ class Rank(ContinueVerb):
     )
 
     truth: Path
-    """CSV or Parquet with a column arch and a column of the truth"""
+    """CSV, TSV or Parquet with a column arch and a column of the truth"""
 
     column: str = "accuracy"
     """name of the column of the truth; higher is better"""
@@ -34,23 +33,25 @@ class Rank(ContinueVerb):
         """Prints the rankings."""
         import numpy as np
 
-        from jaxhypernas.cli.readers import read_rows
+        from jaxhypernas.cli.readers import RowFile, number_of
         from jaxhypernas.hosts import processes
         from jaxhypernas.numerics.stats import check_truth, format_report
         from jaxhypernas.report.ranking import plain, rank_rows
         from jaxhypernas.store import json_text
 
-        rows = list(read_rows(self.truth, "truth", ("arch", self.column)))
-        try:
-            truth_A = np.array([float(row[self.column]) for row in rows])
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"column: {self.column} of {self.truth} is not a number everywhere "
-                f"({error})"
-            ) from None
+        file = RowFile(self.truth, "truth")
+        rows = list(file.rows("arch", self.column))
+        where = f"truth: {self.column} of {self.truth}, row"
+        truth_A = np.array(
+            [
+                number_of(row.values[self.column], f"{where} {row.number}")
+                for row in rows
+            ]
+        )
         check_truth(truth_A)
         run = self.open()
-        scored = run.score([row["arch"] for row in rows]).to_pylist()
+        archs = list(file.archs(run.parts.searched.space))
+        scored = run.score(archs).to_pylist()
         ranking = rank_rows(scored, truth_A)
         if not processes.first():
             return []

@@ -27,7 +27,8 @@ class Score(ContinueVerb):
     )
 
     archs: Path | None = None
-    """text file with an architecture per line, or CSV or Parquet with a column arch"""
+    """text file with an architecture per line, or CSV, TSV or Parquet with a column
+    arch; - reads from a pipe"""
 
     random: int = 0
     """number of random architectures"""
@@ -39,14 +40,14 @@ class Score(ContinueVerb):
     """seed of the random architectures"""
 
     out: Path | None = None
-    """Parquet file with a row for each architecture given, in order"""
+    """file (.parquet, .csv, .tsv) with a row for each architecture given, in order"""
 
     def run(self) -> list[Path]:
         """Scores the architectures in pieces: any number fits in memory."""
+        from jaxhypernas.cli import writers
         from jaxhypernas.hosts import processes
         from jaxhypernas.programs import verbs
         from jaxhypernas.store.score_table import COLUMNS
-        from jaxhypernas.store.tables import write_parts
 
         self._check()
         run = self.open()
@@ -56,13 +57,13 @@ class Score(ContinueVerb):
         if self.out is not None and processes.first():
             columns = list(COLUMNS[1:])
             rows = (table.rows(id_A).select(columns) for id_A in scored)
-            write_parts(self.out, rows)
+            writers.write(self.out, rows)
         else:
             deque(scored, maxlen=0)
         return [self.out or self.workdir / "scores"]
 
     def _check(self) -> None:
-        from jaxhypernas.store import files
+        from jaxhypernas.cli import writers
 
         given = (self.archs is not None) + (self.random > 0) + self.all
         if given != 1:
@@ -75,13 +76,13 @@ class Score(ContinueVerb):
                 f"seed: {self.seed} must be at least 0 and below 2^32"
             )
         if self.out is not None:
-            files.check_writable(self.out, "out")
+            writers.check(self.out, "out")
 
     def _candidates(self, parts: "Parts") -> tuple[Iterator[Arch], int]:
         """Populations to score, and how many candidates are in them."""
         import jax
 
-        from jaxhypernas.cli.readers import read_rows
+        from jaxhypernas.cli.readers import RowFile
         from jaxhypernas.programs import populations
         from jaxhypernas.search.budget import within
 
@@ -96,10 +97,8 @@ class Score(ContinueVerb):
             pieces = populations.iter_samples(draw, self.random, key)
             return pieces, self.random
 
-        def strings() -> Iterator[str]:
-            for row in read_rows(self.archs, "archs", ("arch",)):
-                yield row["arch"]
-
         # All strings are parsed before the first one is scored.
-        number = sum(1 for _ in map(space.from_string, strings()))
-        return populations.iter_parsed(space, strings()), number
+        file = RowFile(self.archs, "archs")
+        number = sum(1 for _ in file.archs(space))
+        strings = (row.values["arch"] for row in file.rows("arch"))
+        return populations.iter_parsed(space, strings), number

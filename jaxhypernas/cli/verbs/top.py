@@ -42,22 +42,21 @@ class Top(Verb):
     """the whole front of loss and this count, instead of the lowest losses"""
 
     out: Path | None = None
-    """Parquet file to write the candidates to"""
+    """file (.parquet, .csv, .tsv) to write the candidates to"""
 
     def run(self) -> list[Path]:
         """Reads the table of scores; nothing else of the run."""
-        from jaxhypernas.store import files
-        from jaxhypernas.store.tables import write_parts
+        from jaxhypernas.cli import writers
 
         if self.number < 1:
             raise UserError(f"number: {self.number} must be at least 1")
         if self.out is not None:
-            files.check_writable(self.out, "out")
+            writers.check(self.out, "out")
         found = self._find()
         _print_rows(found)
         if self.out is None:
             return []
-        write_parts(self.out, [found])
+        writers.write(self.out, [found])
         return [self.out]
 
     def _find(self) -> "pa.Table":
