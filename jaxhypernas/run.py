@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 
 import pyarrow as pa
@@ -52,6 +53,28 @@ class Run:
         with self._alone("train"):
             self.phi = verbs.train(self.parts, self.dataset, self.workdir)
         return self.phi
+
+    def train_on(self, steps: int) -> Params:
+        """Trains the generator of a begun run further; returns phi.
+
+        From the next step on, the learning rate and all else that depends on the
+        length of training are those of a run of ``steps`` steps. The result is not that
+        of a run begun with so many, as the steps already done followed the shorter
+        schedule. Scores and candidates trained from scratch are set aside.
+
+        Args:
+            steps: The new number of training steps, larger than the old one.
+        """
+        with self._alone("train"):
+            verbs.check_grows(self.parts, self.dataset, steps)
+            verbs.set_tables_aside(
+                self.config.train.steps, steps, self.workdir
+            )
+            train = replace(self.config.train, steps=steps)
+            self.config = replace(self.config, train=train)
+            for name in ("parts", "phi", "scores", "retrained", "scorer"):
+                self.__dict__.pop(name, None)
+            return self.train()
 
     def score(self, archs: Sequence[str]) -> pa.Table:
         """Scores architecture strings; returns their rows, in order."""

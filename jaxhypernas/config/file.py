@@ -152,6 +152,22 @@ def moved(
     return dataclasses.replace(stored, data=data)
 
 
+def begun_steps(workdir: Path) -> int | None:
+    """Returns the number of training steps that a run was begun with.
+
+    Args:
+        workdir: The work directory.
+
+    Returns:
+        The number; None if the directory holds no run.
+
+    Raises:
+        UserError: config.json cannot be used.
+    """
+    path = workdir / "config.json"
+    return load(path).train.steps if path.exists() else None
+
+
 def begin(workdir: Path, config: Config, stored: Config | None) -> None:
     """Writes config.json of a work directory, from the first of several processes.
 

@@ -29,6 +29,7 @@ from jaxhypernas.report import progress
 from jaxhypernas.report.report import write as write_report
 from jaxhypernas.search.budget import within
 from jaxhypernas.search.loop import run_search
+from jaxhypernas.store import files
 from jaxhypernas.store.checkpoints import Checkpoints
 from jaxhypernas.store.metrics import Metrics
 from jaxhypernas.store.score_table import ScoreTable
@@ -54,11 +55,7 @@ def train(parts: Parts, dataset: Dataset, workdir: Path) -> Params:
         UserError: The generator is not trained before scoring, a setting does not fit
             the devices, or training diverged.
     """
-    if not parts.searched.generator.trained:
-        raise UserError(
-            f"generator: {parts.config.names['generator']} is not trained beforehand, "
-            "each candidate is when it is scored"
-        )
+    _check_trained(parts)
     # A setting that does not fit must not wait for a checkpoint to be read.
     training.check_batch(parts)
     begin(parts, dataset, workdir)
@@ -92,6 +89,58 @@ def train(parts: Parts, dataset: Dataset, workdir: Path) -> Params:
                 bar.advance(done.steps, work, f"loss {done.loss:.3f}")
                 interrupt.check()
     return processes.local(state.phi, parts.replicated_here)
+
+
+def _check_trained(parts: Parts) -> None:
+    """Raises `UserError` if the generator is not trained before scoring."""
+    if not parts.searched.generator.trained:
+        raise UserError(
+            f"generator: {parts.config.names['generator']} is not trained beforehand, "
+            "each candidate is when it is scored"
+        )
+
+
+def check_grows(parts: Parts, dataset: Dataset, steps: int) -> None:
+    """Checks that a begun run can be trained on; all processes meet here.
+
+    Args:
+        parts: The parts of the run.
+        dataset: The images.
+        steps: The new number of training steps.
+
+    Raises:
+        UserError: It is not larger than the old one, or the run cannot be trained.
+    """
+    _check_trained(parts)
+    training.check_batch(parts)
+    limits.check(parts, dataset)
+    before = parts.config.train.steps
+    if processes.any_of(steps <= before):
+        raise UserError(
+            f"train.steps: {steps} must be above {before}, with which the run began"
+        )
+
+
+def set_tables_aside(before: int, steps: int, workdir: Path) -> None:
+    """Renames the tables of a run that is trained on: its older phi made them.
+
+    Args:
+        before: The old number of training steps.
+        steps: The new number.
+        workdir: The work directory.
+    """
+    if not processes.first():
+        return
+    files.report(
+        f"train.steps: {before} becomes {steps}; from the next step on the learning "
+        f"rate follows the schedule of {steps} steps"
+    )
+    for name in ("scores", "retrain"):
+        if (workdir / name).exists():
+            moved = files.set_aside(workdir / name, f".{before}")
+            files.report(
+                f"{name}/ of the phi of {before} steps is now {moved.name}/"
+            )
 
 
 def restore_phi(parts: Parts, workdir: Path) -> Params:

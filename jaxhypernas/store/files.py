@@ -154,18 +154,18 @@ def append_line(path: PathLike, line: str) -> None:
         file.write(f"{line}\n")
 
 
-def set_aside(path: PathLike) -> Path:
-    """Renames a damaged file or directory, so that it is neither read nor lost.
+def set_aside(path: PathLike, suffix: str = ".damaged") -> Path:
+    """Renames a file or directory, so that it is neither read nor lost.
 
     Args:
         path: The file or directory.
+        suffix: What its suffix becomes.
 
     Returns:
-        Its new path: its suffix becomes ``.damaged``, or ``.damaged+`` and so on
-        where that name is taken.
+        Its new path; ``+`` stands behind the suffix where that name is taken.
     """
     path = Path(path)
-    moved = path.with_suffix(".damaged")
+    moved = path.with_suffix(suffix)
     while moved.exists():
         moved = moved.with_name(f"{moved.name}+")
     path.rename(moved)

@@ -68,7 +68,7 @@ def held(workdir: Path, verb: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(workdir: Path, verb: str) -> Iterator[None]:
     """Holds the lock of the file system."""
-    is_new = not workdir.exists()
+    made = [p for p in (workdir, *workdir.parents) if not p.exists()]
     path = workdir / NAME
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -96,8 +96,10 @@ def _locked(workdir: Path, verb: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
         file.close()
         # A run that could not begin leaves nothing.
-        if is_new and not any(workdir.iterdir()):
-            workdir.rmdir()
+        for directory in made:
+            if any(directory.iterdir()):
+                break
+            directory.rmdir()
 
 
 def _open_locked(path: Path) -> IO[str]:
