@@ -11,7 +11,7 @@ from etils.epath import Path, PathLike
 from jaxhypernas.config import Config, data_file, file
 from jaxhypernas.config.data_file import Identity
 from jaxhypernas.data.dataset import Dataset, load
-from jaxhypernas.execution.devices import set_up
+from jaxhypernas.execution.devices import check_numbers, set_up
 from jaxhypernas.programs import scorers, verbs
 from jaxhypernas.programs.parts import Parts, build
 from jaxhypernas.programs.scorer import Scorer
@@ -136,6 +136,7 @@ class Run:
     def parts(self) -> Parts:
         """Space, target, generator, strategy and devices."""
         set_up()
+        check_numbers()
         return build(self.config, self.identity.image, self.identity.classes)
 
     @cached_property

@@ -26,11 +26,12 @@ def run_verb(verb: Verb, words: Sequence[str]) -> None:
         UserError: The user gave something wrong, or a disk is full or protected.
         interrupt.StoppedError: A signal came; everything that was finished is saved.
     """
-    from jaxhypernas.execution.devices import set_up
+    from jaxhypernas.execution.devices import fix_numbers, set_up
     from jaxhypernas.hosts import interrupt, processes, rollcall
     from jaxhypernas.store import files, lock
 
     if isinstance(verb, RunVerb | Configured):
+        fix_numbers()
         # Devices are as many as when JAX is first used, which `join` does.
         set_up()
     if isinstance(verb, RunVerb) and verb.distributed:

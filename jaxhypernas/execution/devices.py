@@ -3,10 +3,20 @@
 import logging
 import os
 import sys
-from pathlib import Path
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+
+from jaxhypernas.numerics.cpu import cache
+from jaxhypernas.types import UserError
+
+NUMBERS = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_default_matmul_precision": None,
+}
+"""Settings of JAX on which results depend, with the values of all runs."""
 
 _done = False
 
@@ -25,6 +35,44 @@ def set_up() -> None:
     _keep_programs()
     # orbax logs the traceback of each error that it also raises.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+def fix_numbers() -> None:
+    """Gives the settings of JAX on which results depend the values of all runs.
+
+    For the command line, whose process is its own; one line on standard error names
+    the settings that the environment had changed.
+    """
+    changed = _changed()
+    for name in changed:
+        jax.config.update(name, NUMBERS[name])
+    if changed:
+        print(
+            f"jaxhypernas: {', '.join(map(str.upper, changed))} would change results: "
+            "ignored",
+            file=sys.stderr,
+        )
+
+
+def check_numbers() -> None:
+    """Checks the settings of JAX on which results depend.
+
+    Raises:
+        UserError: One has another value than in all runs.
+    """
+    for name in _changed():
+        raise UserError(
+            f"{name}: it is {jax.config.values[name]!r} and would change results: set "
+            f"it to {NUMBERS[name]!r} with jax.config.update"
+        )
+
+
+def _changed() -> list[str]:
+    return [
+        name
+        for name, value in NUMBERS.items()
+        if jax.config.values[name] != value
+    ]
 
 
 def _use_all_cores() -> None:
@@ -47,8 +95,7 @@ def _keep_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        directory = Path(cache).expanduser() / "jaxhypernas" / "xla"
+        directory = cache.folder() / "xla"
         jax.config.update("jax_compilation_cache_dir", str(directory))
     # JAX reads the settings once, when it first compiles: that may have been before.
     compilation_cache.reset_cache()

@@ -4,13 +4,16 @@ import ctypes
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
-import tempfile
+import sys
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from jaxhypernas.numerics.cpu import cache
 
 SOURCES = Path(__file__).parent
 """Folder of the C++ files."""
@@ -32,18 +35,22 @@ def available() -> bool:
     Compiling takes about ten seconds, once per machine and version.
 
     Returns:
-        False where there is no compiler, or where compiling or loading fails.
+        False where there is no compiler, or where compiling or loading fails; one line
+        on standard error says why.
     """
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None:
-        return False
-
-    # The home may be read-only, or the compiler too old for a flag: networks then run
-    # in another form.
+    words = os.environ.get("CXX") or "c++"
     try:
+        compiler = shlex.split(words)
+        if not compiler or shutil.which(compiler[0]) is None:
+            return _unavailable(f"there is no compiler {words}")
+        # The compiler may be too old for a flag: networks then run in another form.
         library = ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, subprocess.CalledProcessError):
-        return False
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").split("\n")
+        said = next((line for line in lines if "error" in line), "")
+        return _unavailable(f"{words} fails: {said.strip()[:160]}")
+    except (OSError, ValueError) as error:
+        return _unavailable(str(error))
 
     for name in FUNCTIONS:
         symbol = f"jaxhypernas_{name}"
@@ -52,40 +59,37 @@ def available() -> bool:
     return True
 
 
-def _compiled(compiler: str) -> Path:
-    """Path of the library in the user's cache, where it is compiled if missing."""
-    path = _cache() / f"cpu-{_key(compiler)}.so"
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _unavailable(reason: str) -> bool:
+    print(
+        f"jaxhypernas: cells run in a slower form on this CPU ({reason})",
+        file=sys.stderr,
+    )
+    return False
 
-    # Renaming a finished file means that no other process loads half a library.
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
+
+def _compiled(compiler: list[str]) -> Path:
+    """Path of the library in the user's cache, where it is compiled if missing."""
+
+    def compile_to(path: Path) -> None:
         command = [
-            compiler,
+            *compiler,
             *FLAGS,
             f"-I{jax.ffi.include_dir()}",
             str(SOURCES / MAIN_SOURCE),
             "-o",
-            str(made),
+            str(path),
         ]
         subprocess.run(command, capture_output=True, check=True)
-        made.replace(path)
-    return path
+
+    return cache.find(f"cpu-{_key(compiler)}.so", compile_to)
 
 
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
-    return Path(home) / "jaxhypernas"
-
-
-def _key(compiler: str) -> str:
+def _key(compiler: list[str]) -> str:
     """Hash of everything that the library depends on."""
     # Machines share homes: the compiler's macros name its version and the processor's
     # instructions.
     macros = subprocess.run(
-        [compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull],
+        [*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull],
         capture_output=True,
         check=True,
     )
