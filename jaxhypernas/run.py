@@ -12,7 +12,7 @@ from jaxhypernas.config import Config, data_file, file
 from jaxhypernas.config.data_file import Identity
 from jaxhypernas.data.dataset import Dataset, load
 from jaxhypernas.execution.devices import check_numbers, set_up
-from jaxhypernas.programs import scorers, verbs
+from jaxhypernas.programs import origin, scorers, verbs
 from jaxhypernas.programs.parts import Parts, build
 from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.programs.truth import FromScratch
@@ -53,6 +53,21 @@ class Run:
         with self._alone("train"):
             self.phi = verbs.train(self.parts, self.dataset, self.workdir)
         return self.phi
+
+    def begin_from(self, source: PathLike) -> None:
+        """Begins a new run with phi of another run's newest checkpoint.
+
+        Args:
+            source: The work directory of the other run. Its space, generator and shape
+                of images must be the same.
+        """
+        with self._alone("train"):
+            origin.adopt(
+                self.parts,
+                self.dataset,
+                self.workdir,
+                Path(source),
+            )
 
     def train_on(self, steps: int) -> Params:
         """Trains the generator of a begun run further; returns phi.

@@ -21,6 +21,7 @@ ALIASES = {
     "help": "-h",
     "dataset": "--data.dataset",
     "data_dir": "--data.data-dir",
+    "from_run": "--from",
     "data.dataset": "--dataset",
     "data.data_dir": "--data-dir",
     "search.max_params": "--max-params",

@@ -182,6 +182,22 @@ def train_program(parts: Parts) -> jax.stages.Wrapped:
     return jax.jit(run)
 
 
+def check_trained(parts: Parts) -> None:
+    """Checks that the generator is trained before candidates are scored.
+
+    Args:
+        parts: The parts of the run.
+
+    Raises:
+        UserError: It is not.
+    """
+    if not parts.searched.generator.trained:
+        raise UserError(
+            f"generator: {parts.config.names['generator']} is not trained beforehand, "
+            "each candidate is when it is scored"
+        )
+
+
 def check_batch(parts: Parts) -> None:
     """Checks that the images of a batch divide among the devices that share it.
 

@@ -55,7 +55,7 @@ def train(parts: Parts, dataset: Dataset, workdir: Path) -> Params:
         UserError: The generator is not trained before scoring, a setting does not fit
             the devices, or training diverged.
     """
-    _check_trained(parts)
+    training.check_trained(parts)
     # A setting that does not fit must not wait for a checkpoint to be read.
     training.check_batch(parts)
     begin(parts, dataset, workdir)
@@ -91,15 +91,6 @@ def train(parts: Parts, dataset: Dataset, workdir: Path) -> Params:
     return processes.local(state.phi, parts.replicated_here)
 
 
-def _check_trained(parts: Parts) -> None:
-    """Raises `UserError` if the generator is not trained before scoring."""
-    if not parts.searched.generator.trained:
-        raise UserError(
-            f"generator: {parts.config.names['generator']} is not trained beforehand, "
-            "each candidate is when it is scored"
-        )
-
-
 def check_grows(parts: Parts, dataset: Dataset, steps: int) -> None:
     """Checks that a begun run can be trained on; all processes meet here.
 
@@ -111,7 +102,7 @@ def check_grows(parts: Parts, dataset: Dataset, steps: int) -> None:
     Raises:
         UserError: It is not larger than the old one, or the run cannot be trained.
     """
-    _check_trained(parts)
+    training.check_trained(parts)
     training.check_batch(parts)
     limits.check(parts, dataset)
     before = parts.config.train.steps

@@ -22,15 +22,23 @@ class Train(BeginVerb):
         "--generator ghn"
     )
 
+    from_run: Path | None = None
+    """begin a new run with the weights of the run in this work directory; space,
+    generator and shape of images must be the same"""
+
     def run(self) -> list[Path]:
         """Trains to the end."""
         from jaxhypernas.config import file
 
-        config, steps = self.config, self.config.train.steps
-        begun = file.begun_steps(self.workdir)
-        if begun is None or steps <= begun:
-            self.open(config).train()
+        steps = self.config.train.steps
+        begun = file.begun_steps(self.workdir) or steps
+        grows = steps > begun
+        train = replace(self.config.train, steps=min(steps, begun))
+        run = self.open(replace(self.config, train=train))
+        if self.from_run is not None:
+            run.begin_from(self.from_run)
+        if grows:
+            run.train_on(steps)
         else:
-            train = replace(config.train, steps=begun)
-            self.open(replace(config, train=train)).train_on(steps)
+            run.train()
         return [self.workdir / "checkpoints", self.workdir / "metrics.jsonl"]
