@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ SETTINGS = tiny(
 
 def write_images(path: Path, seed: int = 0, classes: int = 3) -> None:
     rng = np.random.default_rng(seed)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for part, number in (("train", 160), ("test", 40)):
         x = rng.integers(0, 256, (number, 8, 8, 1))
         arrays[f"x_{part}"] = x.astype(np.uint8)

@@ -8,6 +8,7 @@ import pytest
 from helpers import assert_same, complaint, same
 from tiny import SPACES, TINY, flags, tiny
 
+from jaxhypernas.archs.sizes import Nasbench201Config
 from jaxhypernas.cli.main import main
 from jaxhypernas.programs import training
 from jaxhypernas.run import Run
@@ -77,7 +78,7 @@ def test_a_begun_run_is_not_begun_again(source, words):
     ("change", "named"),
     [
         (
-            {"space": replace(SPACES["nasbench201"], channels=8)},
+            {"space": Nasbench201Config(channels=8, cells=1)},
             "space.channels: 4",
         ),
         ({"space": SPACES["pnas"]}, "space: nasbench201"),

@@ -48,13 +48,13 @@ def identify(dataset: Dataset) -> Identity:
         dataset: The set. Of training images that stay on disk, the first ones count.
     """
     source = dataset.source
-    first = source
+    first = dataset.train
     if dataset.stored is not None:
         number = min(STORED_SAMPLE, source.size)
         first = source.take(np.arange(number))
     splits = (first, dataset.valid, dataset.test)
     return Identity(
-        tuple(dataset.image),
+        dataset.image,
         dataset.classes,
         source.size,
         dataset.valid.size,
@@ -68,7 +68,7 @@ def _checksum(splits: tuple[Split, ...]) -> str:
     for split in splits:
         for array in split:
             value = zlib.crc32(str(array.dtype).encode(), value)
-            value = zlib.crc32(np.ascontiguousarray(array), value)
+            value = zlib.crc32(np.ascontiguousarray(array).data, value)
     return f"{value:08x}"
 
 
@@ -90,8 +90,8 @@ def load(workdir: Path) -> Identity | None:
         return None
     try:
         values = json.loads(path.read_text())
-        image = tuple(map(int, values.pop("image")))
-        return Identity(image=image, **values)
+        height, width, channels = values.pop("image")
+        return Identity(image=(height, width, channels), **values)
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         raise UserError(
             f"workdir: {path} is damaged: delete it if you are sure that --dataset "
