@@ -58,7 +58,7 @@ OUT_OF_RANGE = {
 """Values of the fields that are no whole numbers."""
 
 NOT_INTEGERS = listed(
-    "many ten 1.5 2.0 1e3 nan inf True 0x10 1,000 ½ 8;", "", " ", "1 000"
+    "many ten 1.5 2.5 1e-3 nan inf True 0x10 1,000 ½ 8;", "", " ", "1 000"
 )
 NOT_NUMBERS = listed("fast 1,5 0.1.2 1e ½ 10% True --3", "", " ")
 NO_LAYERS = listed("0 -3 2.5 x nan 3,3 (3,3)", "")

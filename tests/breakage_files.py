@@ -119,7 +119,6 @@ def unreadable(rng: Random, good: list[str], field: str) -> list[Mistake]:
             (rng.choice((b"", b"\n\n", b"arch,accuracy\n")), field),
             (csv("name,accuracy", rows), "arch"),
             (csv(header, [*rows, ",\n\xff"], "latin-1"), field),
-            (csv(header, rows, "utf-16"), field),
             (csv(header, ["x" * 200_000 + ",1"]), f"arch {field}"),
             (csv(header, [*rows, "", ",3"]), "arch"),
         ],
@@ -142,7 +141,7 @@ def unreadable(rng: Random, good: list[str], field: str) -> list[Mistake]:
 def no_truth(rng: Random, good: list[str]) -> list[Mistake]:
     """Files whose architectures are in order, but not their truth."""
     quoted = [f'"{arch}"' for arch in good]
-    wrong = rng.choice(listed("nan inf -inf best 0.9% None", "", "1,2"))
+    wrong = rng.choice(listed("nan inf -inf best 0.9%% None", "", "1,2"))
     numbers = ["0.1", "0.2", "0.3", "0.4", wrong]
     rows = [f'{a},"{n}"' for a, n in zip(quoted, numbers, strict=True)]
     ones = [f"{arch},1" for arch in quoted]

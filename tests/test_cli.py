@@ -17,6 +17,7 @@ from jaxhypernas.cli.flags import config_flags, verb_flags
 from jaxhypernas.cli.parsing import parse
 from jaxhypernas.cli.verbs import VERBS
 from jaxhypernas.cli.verbs.base import Configured
+from jaxhypernas.cli.verbs.top import Top
 from jaxhypernas.config import PRESETS, Config, TrainConfig
 from jaxhypernas.config import file as config_file
 from jaxhypernas.generators import GENERATORS
@@ -264,7 +265,8 @@ def test_help_fits_a_screen(verb, capsys):
     assert len(lines) <= 45 and max(map(len, lines)) <= 80
     assert VERBS[verb].example in shown
     for flag in verb_flags(VERBS[verb]):
-        assert f"  {flag.name}" in shown and flag.doc
+        name = flag.alias or flag.name
+        assert f"  {name}" in shown and flag.doc
     assert cli.main(["help", verb]) == 0
     assert capsys.readouterr().out == shown
 
@@ -373,3 +375,36 @@ def test_unknown_words_are_skipped_only_at_first():
     values = parse("top", own, ["--workdir", "x"])
     assert values["number"] == 20 and str(values["workdir"]) == "x"
     assert TrainConfig().steps == 800
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1000", 1000),
+        ("1_000", 1000),
+        ("1e3", 1000),
+        ("1.5k", 1500),
+        ("1M", 10**6),
+        ("2G", 2 * 10**9),
+    ],
+)
+def test_whole_numbers_as_people_write_them(text, number):
+    flags = verb_flags(Top)
+    values = parse("top", flags, ["--workdir", "x", "--max-params", text])
+    assert values["max_params"] == number
+
+
+@pytest.mark.parametrize(
+    "text", ["1.5", "1e-3", "k", "", "0x10", "1e99", "nan"]
+)
+def test_no_whole_numbers(text):
+    with pytest.raises(
+        UserError, match=r"max_params: .* is not a whole number"
+    ):
+        parse("top", verb_flags(Top), ["--workdir", "x", "--max-params", text])
+
+
+def test_home_is_understood_after_an_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    values = parse("top", verb_flags(Top), ["--workdir=~/run"])
+    assert str(values["workdir"]) == "/home/me/run"

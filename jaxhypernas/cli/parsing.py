@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import typing
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Annotated, Any
 
 import tyro
@@ -12,6 +14,8 @@ from tyro import _errors
 from jaxhypernas.cli.complaints import about_event, about_unknown
 from jaxhypernas.cli.flags import REQUIRED, Flag
 from jaxhypernas.types import UserError
+
+_UNITS = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 def parse(
@@ -74,6 +78,29 @@ def _parse(
     return values, rest
 
 
+def _whole(flag: Flag, text: str) -> int | None:
+    """The whole number that a text says, as in 1000, 1_000, 1e3, 1k or 1M."""
+    is_optional = flag.kind == int | None
+    if is_optional and text == "None":
+        return None
+    number, unit = text, 1
+    if text[-1:] in _UNITS:
+        number, unit = text[:-1], _UNITS[text[-1]]
+    try:
+        value = Decimal(number) * unit
+        whole = int(value)
+    except (ArithmeticError, ValueError):
+        value, whole = Decimal(0), 1
+    # Far more than any flag takes, and quick to write out.
+    if value != whole or abs(value) > 2**63:
+        alternative = " or None" if is_optional else ""
+        raise UserError(
+            f"{flag.place}: {text[:40]!r} is not a whole number{alternative}, as in "
+            "1000, 1e3 or 1M"
+        )
+    return whole
+
+
 def _field(name: str, flag: Flag) -> tuple:
     """A field of the dataclass that tyro parses."""
     aliases = [flag.alias] if flag.alias else None
@@ -87,21 +114,29 @@ def _field(name: str, flag: Flag) -> tuple:
     if flag.default is REQUIRED:
         return name, kind
     default = flag.default
-    if flag.is_path and default is not None:
+    if _is_text(flag) and default is not None:
         default = str(default)
     return name, kind, dataclasses.field(default=default)
 
 
 def _as_text(flag: Flag) -> Any:
-    """The type that tyro parses: paths are text, as an empty path would be ``.``"""
-    if not flag.is_path:
+    """The type that tyro parses."""
+    if not _is_text(flag):
         return flag.kind
-    return str if flag.kind is Path else str | None
+    is_optional = type(None) in typing.get_args(flag.kind)
+    return str | None if is_optional else str
+
+
+def _is_text(flag: Flag) -> bool:
+    """Whether tyro parses text: an empty path would be ``.``, and 1e3 no number."""
+    return flag.is_path or flag.kind in (int, int | None)
 
 
 def _value(flag: Flag, value: Any) -> Any:
-    if not flag.is_path or value is None:
+    if not _is_text(flag) or value is None:
         return value
+    if not flag.is_path:
+        return _whole(flag, value)
     if not str(value):
         raise UserError(f"{flag.place}: it is empty: give a path")
     # A shell leaves the ~ of --workdir=~/run as it is.

@@ -17,6 +17,7 @@ from jaxhypernas.execution.mesh import make_mesh
 from jaxhypernas.families import FAMILIES
 from jaxhypernas.generators import GENERATORS
 from jaxhypernas.search import STRATEGIES
+from jaxhypernas.store import files
 from jaxhypernas.types import (
     Generator,
     ImageShape,
@@ -118,7 +119,12 @@ def build(
             f"distributed: JAX runs in {jax.process_count()} processes: give all of "
             "them --distributed"
         )
-    everywhere = jax.devices() if devices is None else devices
+    try:
+        everywhere = jax.devices() if devices is None else devices
+    except RuntimeError as error:
+        raise UserError(
+            f"JAX_PLATFORMS: JAX finds no such device ({files.one_line(error)})"
+        ) from None
     here = jax.local_devices() if devices is None else devices
     platform = everywhere[0].platform
 
