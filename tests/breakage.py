@@ -220,7 +220,9 @@ def strings(rng: Random, number: int, archs: Archs) -> Case:
         return Case(words, ("arch", "truth"), {"truth.csv": truth_of(lines)})
     out = rng.choice(([], ["--out", "out.parquet"]))
     words = ["score", "--archs", "archs.txt", *out, *run]
-    return Case(words, ("arch", "archs"), {"archs.txt": "\n".join(lines).encode()})
+    return Case(
+        words, ("arch", "archs"), {"archs.txt": "\n".join(lines).encode()}
+    )
 
 
 def files(rng: Random, number: int, archs: Archs) -> Case:

@@ -70,14 +70,14 @@ SPECIAL = {
         "|nor_conv_1x1~0|+|none~0|none~1|+|none~0|none~1|nor_conv_3x3~2|",
     ],
     "ghn": [
-        "nor_conv_1x1(0);-;sep_conv_3x3(1,2);dil_conv_5x5(2)",
+        "nor_conv_1x1(0);-;sep_conv_3x3(0,1);dil_conv_5x5(1)",
         "sep_conv_5x5(0);dil_conv_3x3(0,1);max_pool_3x3(1,2);avg_pool_3x3(2)",
     ],
     "pnas": [
-        "sep_conv_3x3(0);skip_connect(1);-;-;-;-;dil_conv_3x3(2);conv_1x7_7x1(4);-;-"
+        "sep_conv_3x3(0);skip_connect(1);-;-;-;-;dil_conv_3x3(2);conv_1x7_7x1(0);-;-"
     ],
     "one_shot": [
-        "skip_connect+sep_conv_7x7(0,1);-;max_pool_3x3+conv_1x7_7x1(2,3);avg_pool_3x3(1)"
+        "skip_connect+sep_conv_7x7(0,1);-;max_pool_3x3+conv_1x7_7x1(1,2);avg_pool_3x3(1)"
     ],
 }
 

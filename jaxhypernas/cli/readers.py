@@ -282,7 +282,10 @@ def _joined(row: dict[str, Any]) -> str | None:
     matrix = _first(row, _MATRICES)
     if ops is None or (edges is None and matrix is None):
         return None
-    return f"{ops}|{edges}" if matrix is None else f"{matrix},{ops}"
+    if matrix is None:
+        return f"{ops}|{edges}"
+    is_list = ops.lstrip().startswith("[")
+    return f"{matrix},{ops if is_list else json.dumps(ops.split())}"
 
 
 def _first(row: dict[str, Any], columns: Sequence[str]) -> str | None:

@@ -6,6 +6,7 @@ import chex
 import numpy as np
 
 from jaxhypernas.archs.cells import CellArch
+from jaxhypernas.spaces import foreign
 from jaxhypernas.spaces.dag_cells import DagConfig, with_output
 from jaxhypernas.types import UserError
 
@@ -63,7 +64,7 @@ def from_string(dag: DagConfig, text: str) -> CellArch:
     """
     structure = dag.structure
     number = len(structure.write_N)
-    nodes = text.strip().split(";")
+    nodes = [node.strip() for node in foreign.clean(text).split(";")]
     if len(nodes) != number:
         raise UserError(
             f"arch: {text[:60]!r} has {len(nodes)} nodes, {dag.name} has "
@@ -76,7 +77,27 @@ def from_string(dag: DagConfig, text: str) -> CellArch:
             ops, states = _read_node(dag, n, node)
             op_NxO[n, ops] = 1
             read_NxS[n, states] = 1
-    return with_output(dag, op_NxO, read_NxS)
+    arch = with_output(dag, op_NxO, read_NxS)
+    _check_reads(dag, arch)
+    return arch
+
+
+def _check_reads(dag: DagConfig, arch: CellArch) -> None:
+    """Refuses a cell without nodes, and nodes that read a block without nodes."""
+    structure = dag.structure
+    op_NxO = np.asarray(arch.op_NxO)
+    active_N = op_NxO.any(1)
+    if not active_N.any():
+        raise UserError("arch: the cell has no node: give ops to one at least")
+    write_N = np.array(structure.write_N)
+    there = {*range(structure.inputs), *write_N[active_N].tolist()}
+    for n in np.flatnonzero(active_N):
+        absent = set(np.flatnonzero(arch.read_NxS[n]).tolist()) - there
+        if absent:
+            raise UserError(
+                f"arch: node {n} reads state {min(absent)}, whose nodes are all absent "
+                "(-)"
+            )
 
 
 def _read_node(
@@ -84,11 +105,11 @@ def _read_node(
 ) -> tuple[list[int], list[int]]:
     """Reads the ops and the states of node ``n``, as indices."""
     structure = dag.structure
-    names, _, states = node.strip().partition("(")
+    names, _, states = node.partition("(")
     if not states.endswith(")"):
         raise UserError(f"arch: node {n} is {node[:60]!r}, not OPS(STATES)")
-    ops = names.split("+")
-    reads = states[:-1].split(",")
+    ops = [op.strip(" ") for op in names.split("+")]
+    reads = [state.strip() for state in states[:-1].split(",")]
 
     if unknown := set(ops) - set(structure.ops):
         raise UserError(

@@ -22,6 +22,7 @@ from jaxhypernas.archs.memory_bank import (
     max_dilation,
 )
 from jaxhypernas.archs.sizes import MemoryBankConfig
+from jaxhypernas.spaces import foreign
 from jaxhypernas.types import UserError
 
 # No setting has more than six digits, and all of these fit int32.
@@ -78,7 +79,7 @@ def from_string(config: MemoryBankConfig, text: str) -> MemoryBankArch:
     Raises:
         UserError: The string is malformed, or not a network of this space.
     """
-    blocks = text.strip().split("/")
+    blocks = foreign.clean(text).split("/")
     if len(blocks) != BLOCKS:
         raise UserError(
             f"arch: {text[:60]!r} has {len(blocks)} blocks, not {BLOCKS}"

@@ -1,5 +1,8 @@
 """Cells of NAS-Bench-101 as text."""
 
+import re
+from typing import Any
+
 import chex
 import numpy as np
 
@@ -12,7 +15,13 @@ from jaxhypernas.archs.nasbench101 import (
     compact,
     valid,
 )
+from jaxhypernas.spaces import foreign
 from jaxhypernas.types import UserError
+
+_OTHER_NAMES = {
+    "conv1x1": "conv1x1-bn-relu",
+    "conv3x3": "conv3x3-bn-relu",
+}
 
 
 def to_string(arch: Nasbench101Arch) -> str:
@@ -49,10 +58,19 @@ def to_string(arch: Nasbench101Arch) -> str:
 
 
 def from_string(text: str) -> Nasbench101Arch:
-    """Reads the text that `to_string` writes.
+    """Reads a cell as this and other programs write it.
+
+    The forms, besides that of `to_string`:
+
+    - the matrix and the ops of the published API, in either order, as ``[[0, 1], [0,
+      0]], ["input", "output"]``, or as keywords, ``ModelSpec(matrix=..., ops=...)``;
+    - lists for the ops and the edges, as ``["input", "output"]|[(0, 1)]``.
+
+    Ops may leave out ``-bn-relu``.
 
     Args:
-        text: The text. Vertices off every path are pruned, as published.
+        text: The text; quotes and spaces round it do not matter. Vertices off every
+            path are pruned, as published.
 
     Returns:
         The cell, as NumPy arrays.
@@ -60,13 +78,7 @@ def from_string(text: str) -> Nasbench101Arch:
     Raises:
         UserError: The text is no cell of this space.
     """
-    ops, bar, edges = text.strip().partition("|")
-    names = ops.split()
-    ends = names[:1], names[-1:]
-    if not bar or len(names) < 2 or ends != (["input"], ["output"]):
-        raise UserError(
-            f"arch: {text[:80]!r} is not 'input OP ... output|0-1 1-2 ...'"
-        )
+    names, edges = _parts(foreign.clean(text))
     op_N = _read_ops(names)
     edge_VxV = _read_edges(edges, len(names))
 
@@ -81,6 +93,56 @@ def from_string(text: str) -> Nasbench101Arch:
             f"there are {MAX_EDGES} at most"
         )
     return arch
+
+
+def _parts(text: str) -> tuple[list[str], str]:
+    """The ops of all vertices, and the edges as `to_string` writes them."""
+    if re.fullmatch("[0-9a-f]{32}", text):
+        raise UserError(
+            f"arch: {text!r} is the hash of a cell, which does not tell the cell: give "
+            "its ops and edges"
+        )
+    ops, bar, edges = text.partition("|")
+    if bar and ops.lstrip()[:1] not in ("[", "("):
+        names = ops.split()
+    elif bar:
+        names = foreign.literal(ops)
+        pairs = foreign.literal(edges)
+        edges = edges if pairs is None else _edges_of_pairs(pairs)
+    else:
+        names, edges = _of_matrix(foreign.literal(text))
+    names = [_OTHER_NAMES.get(str(name), str(name)) for name in names or ()]
+    if len(names) < 2 or (names[0], names[-1]) != ("input", "output"):
+        raise UserError(
+            f"arch: {text[:80]!r} is not 'input OP ... output|0-1 1-2 ...', nor a "
+            "matrix with its ops"
+        )
+    return names, edges
+
+
+def _edges_of_pairs(pairs: Any) -> str:
+    try:
+        return " ".join(f"{int(u)}-{int(v)}" for u, v in pairs)
+    except (TypeError, ValueError):
+        return "?"
+
+
+def _of_matrix(value: Any) -> tuple[list[Any], str]:
+    """Ops and edges from a matrix with its ops; no ops if the value is none."""
+    try:
+        if isinstance(value, dict):
+            matrix = value.get("matrix", value.get("module_adjacency"))
+            names = value.get("ops", value.get("module_operations"))
+        else:
+            matrix, names = value
+            if isinstance(matrix[0], str):
+                matrix, names = names, matrix
+        marks_VxV = np.array(matrix, np.int64)
+        if marks_VxV.shape != (len(names), len(names)):
+            return [], ""
+    except (TypeError, ValueError, LookupError, OverflowError):
+        return [], ""
+    return list(names), _edges_of_pairs(np.argwhere(marks_VxV).tolist())
 
 
 def _read_ops(names: list[str]) -> np.ndarray:

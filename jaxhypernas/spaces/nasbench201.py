@@ -21,28 +21,17 @@ from jaxhypernas.archs.cells import (
     check_image,
 )
 from jaxhypernas.archs.sizes import Nasbench201Config
+from jaxhypernas.spaces import nasbench201_text
 from jaxhypernas.spaces.cell_cost import cost
 from jaxhypernas.spaces.cells import graph, keep_paths
+from jaxhypernas.spaces.nasbench201_text import EDGE_OPS, EDGES
 from jaxhypernas.types import (
     Array,
     Enumeration,
     Growth,
     ImageShape,
     Space,
-    UserError,
 )
-
-EDGE_OPS = (
-    "none",
-    "skip_connect",
-    "nor_conv_1x1",
-    "nor_conv_3x3",
-    "avg_pool_3x3",
-)
-"""The ops of an edge; a choice is an index into them."""
-
-EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
-"""(to, from) of each edge, in the order of the strings."""
 
 # A node for each edge: nodes that write one state are added.
 STRUCTURE = CellStructure(
@@ -167,45 +156,29 @@ def to_string(arch: CellArch) -> str:
         The string.
     """
     chex.assert_shape(arch.op_NxO, (6, 4))
-    choice_6 = np.asarray(choices(arch))
-    names = [
-        f"{EDGE_OPS[op]}~{start}"
-        for op, (_, start) in zip(choice_6, EDGES, strict=True)
-    ]
-    groups = names[:1], names[1:3], names[3:]
-    return "+".join(f"|{'|'.join(group)}|" for group in groups)
+    return nasbench201_text.to_string(np.asarray(choices(arch)).tolist())
 
 
 def from_string(text: str) -> CellArch:
-    """Reads an official string.
+    """Reads a cell as this and other programs write it.
+
+    The forms, besides the official string, whose edges may be in any order:
+
+    - its index in NATS-Bench's topology space, 0 to 15,624, as ``12345``;
+    - NASLib's op indices, as ``(4, 0, 3, 1, 4, 3)``;
+    - AutoDL's structure, as ``[[('none', 0)], [('none', 0), ('none', 1)], ...]``;
+    - a choice for each edge FROM_TO, as ``{"0_1": "conv_3x3", ...}`` of NNI.
 
     Args:
-        text: The string, as `to_string` writes it.
+        text: The text; quotes and spaces round it do not matter.
 
     Returns:
         The cell, as NumPy arrays.
 
     Raises:
-        UserError: The text is no such string.
+        UserError: The text is no cell.
     """
-    groups = [group.split("|") for group in text.strip().split("+")]
-    states = [[part[-2:] for part in group] for group in groups]
-    expected = [
-        ["", *(f"~{start}" for to, start in EDGES if to == state), ""]
-        for state in (1, 2, 3)
-    ]
-    if states != expected:
-        raise UserError(
-            f"arch: {text[:80]!r} is not |op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
-        )
-    names = [part[:-2] for group in groups for part in group[1:-1]]
-    for name in names:
-        if name not in EDGE_OPS:
-            raise UserError(
-                f"arch: {name[:40]!r} is not one of {', '.join(EDGE_OPS)}"
-            )
-    choice_6 = [EDGE_OPS.index(name) for name in names]
-    return from_choices(np.array(choice_6, np.int32))
+    return from_choices(np.array(nasbench201_text.read(text), np.int32))
 
 
 def _sample(key: jax.Array, progress: jax.Array | float) -> CellArch:

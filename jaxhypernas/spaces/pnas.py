@@ -6,8 +6,9 @@ A cell has five blocks (I1, I2, O1, O2); a block adds two of 8 ops. Deviations:
 2. A cell of fewer blocks keeps the width of five blocks, with zeros.
 """
 
-from jaxhypernas.archs.cells import CellStructure
+from jaxhypernas.archs.cells import CellArch, CellStructure
 from jaxhypernas.archs.sizes import PnasConfig
+from jaxhypernas.spaces import genotype
 from jaxhypernas.spaces.dag import DagConfig, dag_space
 from jaxhypernas.types import ImageShape, Space
 
@@ -47,7 +48,8 @@ def pnas(config: PnasConfig, image: ImageShape, classes: int) -> Space:
 
     A string has ten nodes, two for each block, with one op and one state each, as in
     `PNASNET_5`. State 0 is the output of the cell before, 1 the output of the cell
-    before that, 2 to 6 are the blocks; `dag_text.to_string` has the grammar.
+    before that, 2 to 6 are the blocks; `dag_text.to_string` has the grammar. The normal
+    cell of a ``Genotype(...)`` as DARTS prints it is read, too.
 
     Args:
         config: Sizes of the networks (published for CIFAR-10: 48 channels, 3 cells).
@@ -61,4 +63,11 @@ def pnas(config: PnasConfig, image: ImageShape, classes: int) -> Space:
         UserError: The images cannot be halved twice.
     """
     dag = DagConfig("pnas", STRUCTURE, block_nodes=2, unread_output=False)
-    return dag_space(dag, config, image, classes)
+    space = dag_space(dag, config, image, classes)
+
+    def from_string(text: str) -> CellArch:
+        if genotype.is_genotype(text):
+            text = genotype.to_nodes(text, len(STRUCTURE.write_N))
+        return space.from_string(text)
+
+    return space._replace(from_string=from_string)
