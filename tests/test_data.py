@@ -255,15 +255,28 @@ BAD_ARRAYS = {
         "y_test is <U1",
         "integer",
     ),
-    "bool labels": (
-        {"y_train": np.arange(30) % 2 == 0},
-        "y_train is bool",
-        "integer",
-    ),
-    "one-hot labels": (
-        {"y_train": np.eye(3, dtype=int)[np.arange(30) % 3]},
+    "two labels": (
+        {"y_train": np.ones((30, 3), int)},
         "y_train",
         "(30, 3)",
+    ),
+    "channels first": (
+        {
+            "x_train": np.zeros((30, 3, 5, 5), np.uint8),
+            "x_test": np.zeros((9, 3, 5, 5), np.uint8),
+        },
+        "x_train has shape (30, 3, 5, 5), with channels first",
+        "transpose(0, 2, 3, 1)",
+    ),
+    "other range in test": (
+        {"x_train": ZEROS + 1, "x_test": ZEROS[:9] + 255},
+        "x_train go up to 1",
+        "x_test to 255",
+    ),
+    "half a part": ({"x_val": ZEROS[:3]}, "lacks y_valid"),
+    "a part twice": (
+        {"x_val": ZEROS[:3], "x_valid": ZEROS[:3]},
+        "both x_val and x_valid",
     ),
     "negative label": (
         {"y_train": np.arange(30) % 3 - 1},

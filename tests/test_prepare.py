@@ -48,10 +48,10 @@ def test_what_is_written_is_read(tmp_path, shape, dtype):
         "test": images(shape, dtype, 3, 1),
     }
     assert write(tmp_path, splits) == 23
-    found, classes = prepared.stored_splits(
+    found, classes, names = prepared.stored_splits(
         "mine", str(tmp_path), tuple(splits)
     )
-    assert classes == 3
+    assert classes == 3 and names == tuple(NAMES)
     for stored, wanted in zip(found, splits.values(), strict=True):
         whole = stored.everything()
         assert whole.x_NxHxWxC.dtype == dtype
@@ -87,7 +87,7 @@ def test_another_source_is_not_mixed_in(tmp_path):
     with pytest.raises(KilledError):
         prepare.write(tmp_path, "mine", first, NAMES, killed)
     assert write(tmp_path, second) == 30
-    (stored,), _ = prepared.stored_splits("mine", str(tmp_path), ("train",))
+    (stored,), _, _ = prepared.stored_splits("mine", str(tmp_path), ("train",))
     np.testing.assert_array_equal(
         stored.everything().x_NxHxWxC, second["train"].x_NxHxWxC
     )

@@ -40,6 +40,9 @@ class Identity(NamedTuple):
     checksum: str
     """CRC-32 of images and labels, 8 hexadecimal digits."""
 
+    class_names: tuple[str, ...] | None = None
+    """A name for each class; names are not compared."""
+
 
 def identify(dataset: Dataset) -> Identity:
     """Computes what identifies a set.
@@ -60,6 +63,7 @@ def identify(dataset: Dataset) -> Identity:
         dataset.valid.size,
         dataset.test.size,
         _checksum(splits),
+        dataset.class_names,
     )
 
 
@@ -91,11 +95,16 @@ def load(workdir: Path) -> Identity | None:
     try:
         values = json.loads(path.read_text())
         height, width, channels = values.pop("image")
-        return Identity(image=(height, width, channels), **values)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        names = values.pop("class_names", None)
+        return Identity(
+            image=(height, width, channels),
+            class_names=names and tuple(names),
+            **values,
+        )
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise UserError(
-            f"workdir: {path} is damaged: delete it if you are sure that --dataset "
-            "holds the images the run began with"
+            f"workdir: {path} is damaged ({files.one_line(error)}): put a copy back, "
+            "or rename it if --dataset surely holds the images the run began with"
         ) from None
 
 
@@ -122,7 +131,7 @@ def check(began: Identity, found: Identity, name: str) -> None:
         UserError: They are others.
     """
     for field, then, now in zip(began._fields, began, found, strict=True):
-        if then != now:
+        if then != now and field != "class_names":
             raise UserError(
                 f"data.dataset: {name} holds other images than the run began with "
                 f"({field}: {now}, not {then}): give the place of the same images "

@@ -12,14 +12,16 @@ class DataConfig(Settings):
 
     dataset: str = "digits"
     """"digits" (1,797 images of 8x8x1), the path of an .npz with the arrays x_train,
-    y_train, x_test, y_test, or a tensorflow-datasets set, as in "cifar10" or
-    "name/config:1.0.0\""""
+    y_train, x_test, y_test, of a directory with a folder of pictures per class, or of a
+    set that Hugging Face's datasets saved, or a tensorflow-datasets set, as in
+    "cifar10" or "name/config:1.0.0\""""
 
     data_dir: str | None = None
     """directory in which tensorflow-datasets prepared the set; None: its default"""
 
     valid: float = 0.2
-    """share of the training images held out for scoring, between 0 and 1"""
+    """share of the training images held out for scoring, between 0 and 1, where the set
+    has no validation images of its own"""
 
     limit: int | None = None
     """number of training images to use, chosen by the seed before some are held out;

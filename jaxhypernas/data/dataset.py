@@ -1,13 +1,13 @@
 """Image sets split for training and scoring, with the moments of their channels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxhypernas.data import sources
 from jaxhypernas.data.config import DataConfig
-from jaxhypernas.data.splits import Split, Stored
+from jaxhypernas.data.splits import Split, Stored, stratified
 from jaxhypernas.types import ImageShape, UserError
 
 IMAGES_PER_SUM = 2048
@@ -43,6 +43,9 @@ class Dataset(NamedTuple):
 
     stored: Stored | None = None
     """The training images where they stay on disk."""
+
+    class_names: tuple[str, ...] | None = None
+    """A name for each class; None: the set has none."""
 
     @property
     def image(self) -> ImageShape:
@@ -95,12 +98,71 @@ def load(config: DataConfig, seed: int) -> Dataset:
         if found:
             return _split_on_disk(config, seed, *found)
 
-    train, test, classes = sources.in_memory(config.dataset, config.data_dir)
-    held, kept = _held_and_kept(config, seed, train.size, classes)
-    valid = train.take(held)
-    train = train.take(kept)
-    moments = _moments(train.x_NxHxWxC)
-    return Dataset(config.dataset, classes, train, valid, test, *moments)
+    source, classes = sources.in_memory(
+        config.dataset, config.data_dir, config.limit, seed
+    )
+    return _split(config, seed, source, classes)
+
+
+def from_arrays(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray] | None = None,
+    valid: tuple[np.ndarray, np.ndarray] | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    config: DataConfig = DataConfig("arrays"),  # noqa: B008
+    seed: int = 0,
+) -> Dataset:
+    """Makes an image set from arrays::
+
+        dataset = from_arrays((x_train, y_train), (x_test, y_test))
+        run = Run("runs/mine", PRESETS["small"], dataset)
+
+    Args:
+        train: Training images [N, H, W] or [N, H, W, C], and their labels [N].
+        test: Test images and labels; None: a part of the training images.
+        valid: Images to score on; None: ``config.valid`` of the training images.
+        class_names: A name for each class.
+        config: How the set is split.
+        seed: Decides which training images are used and held out.
+
+    Raises:
+        UserError: As `load`.
+    """
+    names = None if class_names is None else tuple(class_names)
+    parts = [
+        None if part is None else Split(*map(np.asarray, part))
+        for part in (train, valid, test)
+    ]
+    source = sources.Source(*parts, names)  # type: ignore[arg-type]
+    found, classes = sources.checked(f"{config.dataset}:", source)
+    return _split(config, seed, found, classes)
+
+
+def _split(
+    config: DataConfig, seed: int, source: sources.Source, classes: int
+) -> Dataset:
+    """Holds images out, unless the set has images of its own to score on."""
+    train, valid = source.train, source.valid
+    assert source.test is not None
+    rng = np.random.default_rng(seed)
+    images = min(train.size, config.limit or train.size)
+    held = _held(config, images, classes)
+    if images < train.size:
+        chosen, _ = stratified(train.y_N, images, rng)
+        train = train.take(chosen)
+    if valid is None:
+        chosen, kept = stratified(train.y_N, held, rng)
+        train, valid = train.take(kept), train.take(chosen)
+    return Dataset(
+        config.dataset,
+        classes,
+        train,
+        valid,
+        source.test,
+        *_moments(train.x_NxHxWxC),
+        class_names=source.class_names,
+    )
 
 
 def _split_on_disk(
@@ -109,7 +171,10 @@ def _split_on_disk(
     stored: Stored,
     classes: int,
 ) -> Dataset:
-    """Splits a stored set; only the held-out images are in memory."""
+    """Splits a stored set at random; only the held-out images are in memory.
+
+    It is not stratified: the labels of all images would have to be read.
+    """
     held, kept = _held_and_kept(config, seed, stored.size, classes)
     valid = stored.take(held)
     none = valid.take(np.arange(0))

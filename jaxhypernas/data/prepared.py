@@ -15,7 +15,7 @@ from jaxhypernas.types import UserError
 
 def stored_splits(
     name: str, data_dir: str | None, splits: tuple[str, ...]
-) -> tuple[list[Stored], int | None]:
+) -> tuple[list[Stored], int | None, tuple[str, ...] | None]:
     """Opens splits of a prepared set. No image is read yet.
 
     Args:
@@ -25,7 +25,8 @@ def stored_splits(
         splits: Names of the splits.
 
     Returns:
-        The splits, and the number of classes or None where the set does not know it.
+        The splits, and the number of classes and their names, each None where the set
+        does not know it.
 
     Raises:
         UserError: The set or a split cannot be found or opened, or its rows are not
@@ -62,7 +63,9 @@ def stored_splits(
         Stored(where, source, image, label, np.arange(len(source)))
         for source in sources
     ]
-    return stored, getattr(features[label], "num_classes", None)
+    classes = getattr(features[label], "num_classes", None)
+    names = getattr(features[label], "names", None)
+    return stored, classes, tuple(names) if names else None
 
 
 def _builder(name: str, data_dir: str | None) -> tuple[Any, Any]:

@@ -48,10 +48,17 @@ class Prepare(Verb):
                 f"name: {name!r} must be lower-case letters, digits and underscores, "
                 "a letter first"
             )
-        train, test, classes = in_memory(self.source, None)
-        splits = {"train": train, "test": test}
-        names = [str(label) for label in range(classes)]
-        total = train.size + test.size
+        source, classes = in_memory(self.source, None)
+        parts = {
+            "train": source.train,
+            "validation": source.valid,
+            "test": source.test,
+        }
+        splits = {
+            part: split for part, split in parts.items() if split is not None
+        }
+        names = source.class_names or tuple(map(str, range(classes)))
+        total = sum(split.size for split in splits.values())
         with progress.bar("prepare", total, "images") as bar:
             done = prepare.write(
                 LocalPath(self.data_dir), name, splits, names, bar.advance
