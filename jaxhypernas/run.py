@@ -16,6 +16,7 @@ from jaxhypernas.programs import origin, scorers, verbs
 from jaxhypernas.programs.parts import Parts, build
 from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.programs.truth import FromScratch
+from jaxhypernas.report import progress
 from jaxhypernas.store import lock
 from jaxhypernas.store.score_table import ScoreTable
 from jaxhypernas.store.tables import Table
@@ -35,15 +36,23 @@ class Run:
         config: The configuration of a new run. For a begun run it must be the same but
             for ``execution`` and the place of the images (``data.dataset`` and
             ``data.data_dir``), or None.
+        dataset: The images, as `data.dataset.from_arrays` makes them; None: the set
+            that the configuration names.
 
     Raises:
         UserError: The directory holds another configuration, or none is given. Methods
             that write also raise it while another program writes there.
     """
 
-    def __init__(self, workdir: PathLike, config: Config | None = None):
+    def __init__(
+        self,
+        workdir: PathLike,
+        config: Config | None = None,
+        dataset: Dataset | None = None,
+    ):
         self.workdir = Path(workdir)
         self.config = file.resolve(self.workdir, config)
+        self._given = dataset
 
     def __repr__(self) -> str:
         return f"Run({str(self.workdir)!r}, {self.config.names})"
@@ -134,7 +143,8 @@ class Run:
     @cached_property
     def dataset(self) -> Dataset:
         """The images; raises `UserError` if the run began with others."""
-        found = load(self.config.data, self.config.seed)
+        with progress.waiting("reading images"):
+            found = self._given or load(self.config.data, self.config.seed)
         began = data_file.load(self.workdir)
         if began is not None:
             now = data_file.identify(found)
@@ -173,7 +183,9 @@ class Run:
     def scorer(self) -> Scorer:
         """Scores candidates that the table lacks; makes the work directory."""
         parts, table = self.parts, self.scores
-        verbs.begin(parts, self.dataset, self.workdir)
+        # Training has described the images.
+        describe = "phi" not in self.__dict__
+        verbs.begin(parts, self.dataset, self.workdir, describe=describe)
         if parts.searched.generator.trained:
             return scorers.generated_scorer(
                 parts, table, self.dataset, lambda: self.phi

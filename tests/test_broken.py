@@ -11,6 +11,7 @@ from breakage import CATEGORIES, Case
 from helpers import assert_names, complaint
 from tiny import tiny
 
+from jaxhypernas.execution.pace import Pace
 from jaxhypernas.families import FAMILIES
 from jaxhypernas.programs import scorers, training, verbs
 from jaxhypernas.programs.ahead import figures
@@ -32,7 +33,7 @@ def start(*_, **__):
 def scorer_of(run: Run, evaluate) -> Scorer:
     """A scorer that calls ``evaluate`` instead of networks."""
     space = run.parts.searched.space
-    return Scorer(space, run.scores, evaluate, lambda rows: 128)
+    return Scorer(space, run.scores, evaluate, Pace(1, 128, 128))
 
 
 def equal_scores(candidates):
@@ -74,10 +75,10 @@ def nothing_starts(monkeypatch):
             phi()
             start()
 
-        return Scorer(parts.searched.space, table, evaluate, lambda rows: 128)
+        return Scorer(parts.searched.space, table, evaluate, Pace(1, 128, 128))
 
     def scratch(parts, table, from_scratch):
-        return Scorer(parts.searched.space, table, start, lambda rows: 128)
+        return Scorer(parts.searched.space, table, start, Pace(1, 128, 128))
 
     monkeypatch.setattr(verbs, "restore_phi", restored)
     monkeypatch.setattr(scorers, "generated_scorer", generated)

@@ -1,3 +1,4 @@
+import errno
 import gc
 import os
 import shutil
@@ -6,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -283,6 +285,26 @@ def test_all_damaged(saved, tmp_path):
             caught.value
         )
     assert steps_in(directory) == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, os.strerror(errno.EIO)),
+        ValueError("UNKNOWN: reading failed [os_error_code='13']"),
+        MemoryError("not enough"),
+    ],
+    ids=["disk", "tensorstore", "memory"],
+)
+def test_a_step_that_cannot_be_read_now_is_not_damaged(
+    saved, monkeypatch, error
+):
+    with Checkpoints(saved, pytest.fail) as checkpoints:
+        with monkeypatch.context() as patched:
+            patched.setattr(checkpoints, "_read", Mock(side_effect=error))
+            with pytest.raises(UserError, match=r"step 3 .* cannot be read"):
+                checkpoints.restore(make_state(0))
+        assert found(checkpoints.restore(make_state(0)))[0] == 3
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from tiny import TINY, family, tiny
 from tiny import generator as make_generator
 
 from jaxhypernas.data import batches
-from jaxhypernas.data.batches import Images, make_batches
+from jaxhypernas.data.batches import Batches, Images, make_batches
 from jaxhypernas.data.dataset import load
 from jaxhypernas.data.splits import Split
 from jaxhypernas.execution import compilations
@@ -30,14 +31,17 @@ from jaxhypernas.execution.candidates import (
 )
 from jaxhypernas.execution.config import ExecutionConfig
 from jaxhypernas.execution.mesh import ARCH, DATA, make_mesh
+from jaxhypernas.execution.pace import GROWTH, Pace
 from jaxhypernas.generators import GENERATORS
+from jaxhypernas.hosts import interrupt
 from jaxhypernas.programs import parts as all_parts
-from jaxhypernas.programs.scoring import make_score, score_one
+from jaxhypernas.programs import scoring
+from jaxhypernas.programs.scoring import make_score
 from jaxhypernas.programs.steps import init_state, make_optimizer, make_steps
 from jaxhypernas.programs.training import check_progress
 from jaxhypernas.programs.truth import FromScratch
 from jaxhypernas.run import Run
-from jaxhypernas.types import UserError
+from jaxhypernas.types import Generator, Target, UserError
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -67,13 +71,11 @@ def scored(dataset):
     space, target, generator = networks()
     replicated = generator.init(jax.random.key(1)), validation(dataset)
     archs = population(space, 7)
-    one = partial(score_one, target, generator)
 
     def score(devices, chunk, archs=archs):
         work_A = space.cost(archs).flops
-        return make_score(one, mesh_of(devices), chunk)(
-            replicated, archs, work_A
-        )
+        own = make_score(target, generator, mesh_of(devices), chunk)
+        return own(replicated, archs, work_A)
 
     return score, archs, score(1, 1)
 
@@ -100,23 +102,90 @@ def test_architectures_differ_in_score(scored):
     assert len(set(scored[2].loss.tolist())) == 7
 
 
+def toy_networks():
+    """Networks whose two logits are (phi * arch, 0)."""
+
+    def generate(phi, arch):
+        return phi * arch.astype(jnp.float32)
+
+    def apply(theta, arch, x_BxHxWxC):
+        one_B = jnp.ones(len(x_BxHxWxC))
+        return jnp.stack([theta * one_B, 0 * one_B], -1)
+
+    target = Target({}, apply, {})
+    return target, Generator(lambda key: {}, generate, lambda phi: {})
+
+
+def toy_images(batches: int) -> Batches:
+    """All of class 1."""
+    x_TxBxHxWxC = jnp.zeros((batches, 2, 1, 1, 1))
+    return Batches(x_TxBxHxWxC, jnp.ones((batches, 2), jnp.int32))
+
+
+def toy_loss(phi, arch_A):
+    return np.log1p(np.exp(phi * arch_A.astype(np.float64)))
+
+
 @pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (4, 3)])
 def test_calls_of_any_size_are_one_program(devices, chunk):
-    def one(replicated, arch):
-        return {"sum": replicated + arch["a"].sum(), "b": arch["b"]}
-
-    score = make_score(one, mesh_of(devices), chunk)
+    score = make_score(*toy_networks(), mesh_of(devices), chunk)
+    images = toy_images(batches=3)
     before = compilations.total()
     rng = np.random.default_rng(0)
     for A in (1, 3, 4, 64, 65, 300, 1000):
-        archs = {
-            "a": rng.integers(0, 9, (A, 5), np.int32),
-            "b": rng.integers(0, 9, A, np.int32),
-        }
-        result = score(np.int32(7), archs, archs["b"])
-        np.testing.assert_array_equal(result["sum"], 7 + archs["a"].sum(1))
-        np.testing.assert_array_equal(result["b"], archs["b"])
+        arch_A = rng.integers(0, 9, A, np.int32)
+        result = score((np.float32(7), images), arch_A, arch_A)
+        np.testing.assert_allclose(result.loss, toy_loss(7, arch_A), rtol=1e-6)
     assert compilations.total() - before == 1
+
+
+def test_no_candidates_have_no_scores():
+    score = make_score(*toy_networks(), mesh_of(1), 1)
+    empty_A = np.zeros(0, np.int32)
+    found = score((np.float32(7), toy_images(3)), empty_A, empty_A)
+    assert found.loss.shape == found.accuracy.shape == (0,)
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (2, 3)])
+@pytest.mark.parametrize("units", [1, 4, 7, 21, 1000])
+def test_scores_do_not_depend_on_the_length_of_calls(
+    scored, monkeypatch, devices, chunk, units
+):
+    """A call has a part of a candidate's batches, or several candidates."""
+    monkeypatch.setattr(Pace, "took", lambda *_: None)
+    monkeypatch.setattr(
+        scoring, "Pace", lambda seconds: Pace(seconds, least=units)
+    )
+    score, _, expected = scored
+    found = score(devices, chunk)
+    if chunk == 1:
+        assert_same(found, expected)
+    np.testing.assert_allclose(found.loss, expected.loss, rtol=2e-5)
+
+
+@pytest.mark.parametrize("calls", [0, 1, 5, 12])
+def test_stopped_scoring_returns_the_first_candidates(
+    dataset, monkeypatch, calls
+):
+    """Ten batches, four in a call: three calls for a candidate."""
+    monkeypatch.setattr(Pace, "took", lambda *_: None)
+    monkeypatch.setattr(
+        scoring, "Pace", lambda seconds: Pace(seconds, least=4)
+    )
+    score = make_score(*toy_networks(), mesh_of(1), 1)
+    left = iter(range(calls))
+    arch_A = np.arange(7, dtype=np.int32)
+    found = score(
+        (np.float32(7), toy_images(10)),
+        arch_A,
+        arch_A,
+        lambda: next(left, None) is None,
+    )
+    # Asked before each candidate, and between its three calls.
+    assert len(found.loss) == calls // 3
+    np.testing.assert_allclose(
+        found.loss, toy_loss(7, arch_A)[: calls // 3], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("hands", [1, 2, 3, 8])
@@ -265,7 +334,22 @@ def test_retraining_does_not_depend_on_company(dataset):
     for i in range(2):
         part = slice(i, i + 1)
         alone = retrain(1, row(archs, part), ids[part])
+        assert alone is not None and together is not None
         assert alone.valid.loss[0] == together.valid.loss[i]
+
+
+@pytest.mark.parametrize("calls", [1, 3, 12])
+def test_a_signal_leaves_the_candidate_under_way(dataset, monkeypatch, calls):
+    """While it is trained, and while it is scored."""
+    images, valid = images_of(dataset), validation(dataset)
+    left = iter(range(calls))
+    monkeypatch.setattr(interrupt, "pending", lambda: next(left, None) is None)
+    archs = population(family("memory_bank")[0], 1)
+    steps = []
+    train = FromScratch(parts_on(1, TINY, dataset), images, valid, valid)
+    assert train(archs, np.array([5], np.uint64), steps.append) is None
+    assert sum(steps) <= TINY.retrain.train.steps
+    assert next(left, None) is None
 
 
 def test_at_least_ten_batches(dataset):
@@ -285,3 +369,34 @@ def test_divergence_stops(loss):
 
 def test_mesh_takes_all_devices():
     assert make_mesh().shape == {ARCH: 4, DATA: 1}
+
+
+def paced(rate: float, least=1, most=1 << 30) -> list[int]:
+    """The sizes of twenty pieces, of a machine that does so many units a second."""
+    pace = Pace(2.0, least, most)
+    numbers = []
+    for _ in range(20):
+        numbers.append(pace.number)
+        pace.took(pace.number, pace.number / rate)
+    return numbers
+
+
+def test_a_piece_lasts_as_long_as_it_should():
+    numbers = paced(rate=100)
+    assert numbers[:5] == [1, 4, 16, 64, 200] and set(numbers[4:]) == {200}
+    assert all(b <= GROWTH * a for a, b in pairwise(paced(1e6)))
+    assert set(paced(0.01)) == {1}
+    assert set(paced(0.01, least=8)) == {8}
+    assert max(paced(1e6, most=50)) == 50
+
+
+def test_the_rest_of_the_work_does_not_make_pieces_small():
+    pace = Pace(2.0)
+    for number in (1, 4, 16):
+        pace.took(number, number / 100)
+    assert pace.number == 64
+    pace.took(3, 0.03)
+    assert pace.number == 200
+    # A machine that became slow is followed at once.
+    pace.took(200, 40.0)
+    assert pace.number == 10

@@ -17,7 +17,7 @@ from jaxhypernas.data.batches import Batches, Images
 from jaxhypernas.execution.candidates import bind, mean_candidates
 from jaxhypernas.families import FAMILIES
 from jaxhypernas.generators import GENERATORS
-from jaxhypernas.programs.scoring import make_score, score_one
+from jaxhypernas.programs.scoring import make_score
 from jaxhypernas.programs.steps import init_state, make_optimizer, make_steps
 
 IMAGE, CLASSES = (8, 8, 1), 10
@@ -105,7 +105,7 @@ def test_pair(space_name, generator_name):
 
     labels = jnp.arange(16, dtype=jnp.int32).reshape(2, 8) % CLASSES
     x = jax.random.normal(jax.random.key(2), (2, 8, *IMAGE))
-    score = make_score(partial(score_one, target, own), mesh_of(1), 1)
+    score = make_score(target, own, mesh_of(1), 1)
     archs = population(space, 3, seed=4)
     scores = score((state.phi, Batches(x, labels)), archs, np.zeros(3))
     assert scores.loss.shape == scores.accuracy.shape == (3,)

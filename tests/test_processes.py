@@ -144,7 +144,7 @@ def test_a_signal_to_one_stops_both_and_one_process_goes_on(tmp_path):
         "stopped by SIGTERM" in lines.splitlines()[-1] for lines in told
     )
     step = int(state(tmp_path).step)
-    assert step % CONFIG.train.every == 0 and 4 <= step < 3000
+    assert 4 <= step < 3000
 
 
 @pytest.mark.parametrize("flag", [[], ["--filter-log"]])

@@ -113,6 +113,8 @@ def test_a_finished_verb_leaves_one_shard(finished):
         ("scores/000000.*.parquet", signal.SIGKILL),
         ("retrain/000001.*.parquet", signal.SIGKILL),
         ("checkpoints/2", signal.SIGTERM),
+        ("scores/000001.*.parquet", signal.SIGTERM),
+        ("retrain/000000.*.parquet", signal.SIGTERM),
     ],
 )
 def test_killed_and_resumed_is_bit_for_bit(finished, tmp_path, moment, kill):

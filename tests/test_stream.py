@@ -13,6 +13,7 @@ from tiny import tiny
 
 from jaxhypernas.archs.population import BATCH, concatenate, rows, size
 from jaxhypernas.cli.main import main
+from jaxhypernas.execution.pace import Pace
 from jaxhypernas.programs import populations, scorers, verbs
 from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.run import Run
@@ -53,7 +54,7 @@ class Stream(Run):
         self.space = self.parts.searched.space
         self.draw = within(self.space, self.config.search)
         self.scorer = Scorer(
-            self.space, self.scores, evaluate, lambda rows: piece
+            self.space, self.scores, evaluate, Pace(1, piece, piece)
         )
 
     @property

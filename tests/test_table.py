@@ -314,6 +314,32 @@ def test_shards_are_merged_and_the_table_goes_on(directory):
         assert table.read().to_pylist() == expected
 
 
+@pytest.mark.parametrize("most", [3, 10])
+def test_many_small_shards_are_merged_on_the_way(tmp_path, monkeypatch, most):
+    """As a greedy search leaves them; no row is merged more than a few times."""
+    monkeypatch.setattr(tables, "MOST_SHARDS", most)
+    written = []
+    write = tables._write_shard
+
+    def counted(directory, name, parts):
+        parts = list(parts)
+        written.append(sum(map(len, parts)))
+        return write(directory, name, parts)
+
+    monkeypatch.setattr(tables, "_write_shard", counted)
+    table = Table(tmp_path)
+    rows = []
+    for number in range(60):
+        table.append(pa.table({"x": [number]}))
+        rows.append({"x": number})
+        last = table.take(np.array([number, 0])).to_pylist()
+        assert last == [rows[number], rows[0]]
+    assert table.read().to_pylist() == rows
+    assert Table(tmp_path, pytest.fail).read().to_pylist() == rows
+    assert len(numbers(tmp_path)) <= most + 60 // 4
+    assert sum(written) <= 6 * 60
+
+
 def test_an_empty_table_is_merged(tmp_path):
     Table(tmp_path / "a").compact()
     assert not (tmp_path / "a").exists()

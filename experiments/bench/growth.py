@@ -17,7 +17,6 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +32,7 @@ from jaxhypernas.execution.config import ExecutionConfig
 from jaxhypernas.execution.mesh import make_mesh
 from jaxhypernas.families import FAMILIES
 from jaxhypernas.generators.standalone import standalone
-from jaxhypernas.programs.scoring import make_score, score_one
+from jaxhypernas.programs.scoring import make_score
 
 IMAGE = (8, 8, 1)
 CLASSES = 10
@@ -84,8 +83,7 @@ def measure(row: Row) -> dict[str, float]:
     sample = jax.jit(jax.vmap(lambda key: space.sample(key, 1.0)))
     archs = jax.device_get(sample(keys))
     equal_A = np.zeros(row.candidates)
-    score_one_here = partial(score_one, target, generator)
-    score = make_score(score_one_here, make_mesh(), chunk)
+    score = make_score(target, generator, make_mesh(), chunk)
     score((phi, batches), rows(archs, slice(1000)), equal_A[:1000])
 
     growth = Growth()

@@ -13,7 +13,6 @@ ranks the test loss of the candidates trained from scratch.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import numpy as np
@@ -26,7 +25,7 @@ from jaxhypernas.generators.smash import smash
 from jaxhypernas.numerics.stats import format_report, rank_report
 from jaxhypernas.programs.populations import parse
 from jaxhypernas.programs.scorers import batches_of
-from jaxhypernas.programs.scoring import make_score, score_one
+from jaxhypernas.programs.scoring import make_score
 from jaxhypernas.types import Scores
 
 
@@ -53,8 +52,9 @@ def score_pairs(run: jhn.Run, archs, others) -> Scores:
         apply=lambda theta, pair, x: target.apply(theta, pair[0], x)
     )
     generator = smash(config, encoding, target)
-    one = partial(score_one, paired, generator)
-    score = make_score(one, run.parts.local_mesh, run.parts.chunk)
+    score = make_score(
+        paired, generator, run.parts.local_mesh, run.parts.chunk
+    )
     valid = batches_of(run.parts, run.dataset, run.dataset.valid)
     return score((run.phi, valid), (archs, others), space.cost(archs).flops)
 

@@ -48,6 +48,9 @@ class Segment(NamedTuple):
     std_C: jax.Array
     """float32: the standard deviation of each channel."""
 
+    first: Array
+    """int32: the step of the first batch."""
+
 
 class Batches(NamedTuple):
     """A fixed set of images to score on, cut into T equal batches."""

@@ -5,7 +5,7 @@ from jaxhypernas.types import UserError
 PREPARE_AGAIN = (
     'prepare it again with file_format="array_record", or save it as an .npz'
 )
-"""What a user can do about a prepared set that cannot be read."""
+"""What a user can do about a prepared set of another format."""
 
 
 def one_line(error: Exception) -> str:
@@ -26,6 +26,5 @@ def unreadable(where: str, error: Exception) -> UserError:
         error: The error of the library that reads it.
     """
     return UserError(
-        f"data.dataset: {where} cannot be read: {PREPARE_AGAIN} "
-        f"({one_line(error)})"
+        f"data.dataset: {where} cannot be read ({one_line(error)})"
     )

@@ -69,8 +69,8 @@ def segments(
 ) -> Generator[tuple[jax.Array, jax.Array]]:
     """Yields the images of ``length`` steps at a time, in order.
 
-    The next segment is read in the background. The last one ends with zeros where the
-    number of steps is no multiple of ``length``.
+    The next segment is read in the background. Every segment ends before a multiple of
+    ``length`` or with the last step; zeros fill it up.
 
     Args:
         source: The training images.
@@ -103,10 +103,12 @@ def segments(
         return jax.make_array_from_callback(shape, sharding, shard)
 
     with closing(_read(source, order, rows, steps, ahead=length)) as splits:
-        for first in range(0, len(steps), length):
-            segment = [next(splits) for _ in steps[first : first + length]]
-            x, y = zip(*segment, strict=True)
+        first = steps.start
+        while first in steps:
+            end = min(first - first % length + length, steps.stop)
+            x, y = zip(*[next(splits) for _ in range(first, end)], strict=True)
             yield placed(x), placed(y)
+            first = end
 
 
 def _process_rows(

@@ -78,6 +78,24 @@ def handled() -> Iterator[None]:
         put_back()
 
 
+def pending() -> bool:
+    """Returns whether a signal has come to this process.
+
+    Work that has begun then leaves the rest, and goes on to the next `check`.
+    """
+    return bool(_received)
+
+
+def requested() -> signal.Signals | None:
+    """Returns the signal that has come to one of the processes, if one has.
+
+    All processes must call it at the same point.
+    """
+    if not processes.any_of(pending()):
+        return None
+    return _received[0] if _received else signal.SIGTERM
+
+
 def check() -> None:
     """Stops if a signal has come to one of the processes; everything must be saved.
 
@@ -86,5 +104,5 @@ def check() -> None:
     Raises:
         StoppedError: A signal has come.
     """
-    if processes.any_of(bool(_received)):
-        raise StoppedError(_received[0] if _received else signal.SIGTERM)
+    if received := requested():
+        raise StoppedError(received)

@@ -30,7 +30,7 @@ from jaxhypernas.types import UserError
 WAIT_S = 45
 """Seconds for all processes to start."""
 
-SECRET = "JAXHYPERNAS_SECRET"
+SECRET = "JAXHYPERNAS_SECRET"  # noqa: S105, a name
 """Environment variable with the secret of the run, equal in all processes; without it,
 who knows the command and the code may take a process's place."""
 

@@ -79,6 +79,15 @@ def any_of(flag: bool) -> bool:
     return bool(gather(np.array([flag])).any())
 
 
+def largest(number: float) -> float:
+    """Returns the largest number of all processes.
+
+    Args:
+        number: This process's number.
+    """
+    return float(gather(np.array([number])).max())
+
+
 def broadcast(tree: Any) -> Any:
     """Returns process 0's pytree of NumPy arrays.
 

@@ -40,27 +40,29 @@ def check(parts: Parts, dataset: Dataset) -> None:
     _check_memory(parts)
     if parts.searched.generator.trained:
         check_batch(parts)
-    for place, train, steps in _trainings(parts):
-        _check_order(place, train, steps, dataset.source.size)
+    for place, train in _trainings(parts):
+        _check_order(place, train, dataset.source.size)
     if config.search.max_params or config.search.max_flops:
         parts.strategy.ask(parts.strategy.init(parts.key))
 
 
-def _trainings(parts: Parts) -> Iterator[tuple[str, TrainConfig, int]]:
-    """Place, configuration and steps per call of each training of the run."""
+def _trainings(parts: Parts) -> Iterator[tuple[str, TrainConfig]]:
+    """Place and configuration of each training of the run."""
     config = parts.config
     if not config.data.stream:
-        yield "retrain.train", config.retrain.train, config.retrain.train.steps
+        yield "retrain.train", config.retrain.train
     if parts.searched.generator.trained:
-        yield "train", config.train, segment_length(config)
+        yield "train", config.train
 
 
-def _check_order(
-    place: str, train: TrainConfig, steps: int, size: int
-) -> None:
+def _check_order(place: str, train: TrainConfig, size: int) -> None:
     """Raises UserError if the order of images cannot be computed."""
     order = partial(
-        batches.batch_order, size=size, batch=train.drawn, steps=steps, start=0
+        batches.batch_order,
+        size=size,
+        batch=train.drawn,
+        steps=segment_length(train),
+        start=0,
     )
     try:
         jax.eval_shape(order, jax.random.key(0))
@@ -93,13 +95,11 @@ def _needs(parts: Parts) -> Iterator[tuple[str, int]]:
     pad = 2 * config.data.pad
     pixels = (height + pad) * (width + pad) * channels
     yield "data.pad", 4 * pixels
-    sections = [
-        ("retrain.train", config.retrain.train, config.retrain.train.steps),
-        ("train", config.train, segment_length(config)),
-    ]
-    for place, train, steps in sections:
+    sections = {"retrain.train": config.retrain.train, "train": config.train}
+    for place, train in sections.items():
         yield f"{place}.batch, {place}.ghosts", 4 * train.drawn * pixels
-        yield f"{place}.steps, {place}.batch", 4 * train.drawn * steps
+        order = 4 * train.drawn * segment_length(train)
+        yield f"{place}.every, {place}.batch", order
 
     yield "train.architectures", config.train.architectures * arch
     yield "retrain.sample", config.retrain.sample * arch

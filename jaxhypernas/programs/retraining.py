@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from jaxhypernas.hosts import processes
+from jaxhypernas.hosts import interrupt, processes
 from jaxhypernas.programs.populations import parse
 from jaxhypernas.programs.truth import FromScratch
 from jaxhypernas.store.score_table import ids_from_text
@@ -43,6 +43,7 @@ def retrain(
     wanted: list[Wanted],
     from_scratch: FromScratch,
     devices: int,
+    observe_steps: Callable[[int], None],
     observe: Callable[[int, float], None],
 ) -> None:
     """Trains candidates from scratch and appends their rows, a piece at a time.
@@ -53,24 +54,36 @@ def retrain(
         wanted: Candidates that are not in it.
         from_scratch: Trains and scores candidates.
         devices: Devices of all processes: candidates per piece.
+        observe_steps: ``observe_steps(steps)``: called now and then with the number of
+            steps that each candidate of the piece has done since the last time.
         observe: ``observe(number, accuracy)``: called after each piece with the number
             of candidates and their mean test accuracy.
+
+    Raises:
+        StoppedError: A signal has come; the pieces before it are in the table.
     """
     for first in range(0, len(wanted), devices):
         piece = wanted[first : first + devices]
         mine = piece[processes.share(len(piece))]
-        rows = _rows(space, mine, from_scratch) if mine else []
+        rows = _rows(space, mine, from_scratch, observe_steps) if mine else []
         table.append(pa.Table.from_pylist(rows))
+        interrupt.check()
         accuracies = table.read(["test_accuracy"])["test_accuracy"].to_numpy()
         observe(len(piece), float(accuracies[-len(piece) :].mean()))
 
 
 def _rows(
-    space: Space, piece: list[Wanted], from_scratch: FromScratch
+    space: Space,
+    piece: list[Wanted],
+    from_scratch: FromScratch,
+    observe_steps: Callable[[int], None],
 ) -> list[dict]:
+    """The rows of a piece; none if a signal came before its end."""
     population = parse(space, [each.row["arch"] for each in piece])
     id_A = ids_from_text([each.row["id"] for each in piece])
-    truth = from_scratch(population, id_A)
+    truth = from_scratch(population, id_A, observe_steps)
+    if truth is None:
+        return []
     return [
         {
             "group": each.group,

@@ -3,6 +3,7 @@
 A population is made canonical once, costed once, scored and appended.
 """
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,9 +15,9 @@ from jaxhypernas.archs.population import (
     identities,
     in_batches,
     rows,
-    size,
 )
-from jaxhypernas.hosts import processes
+from jaxhypernas.execution.pace import Pace
+from jaxhypernas.hosts import interrupt, processes
 from jaxhypernas.store.score_table import NO_ROWS, ScoreTable, ids_to_text
 from jaxhypernas.types import Arch, Cost, Scores, Space
 
@@ -41,22 +42,21 @@ class Scorer:
         space: The space of the candidates.
         table: The table of scores.
         evaluate: ``evaluate(candidates) -> Scores``: with generated weights, or after
-            training from scratch.
-        piece: ``piece(rows)``: how many candidates are scored and appended together
-            when the table has this many rows.
+            training from scratch; after a signal, of the first candidates or None.
+        pace: How many candidates are scored and appended together.
     """
 
     def __init__(
         self,
         space: Space,
         table: ScoreTable,
-        evaluate: Callable[[Candidates], Scores],
-        piece: Callable[[int], int],
+        evaluate: Callable[[Candidates], Scores | None],
+        pace: Pace,
     ):
         self.space = space
         self.table = table
         self._evaluate = evaluate
-        self._piece = piece
+        self._pace = pace
         self._canonical = jax.jit(jax.vmap(space.canonical))
 
     def score_missing(
@@ -73,7 +73,11 @@ class Scorer:
 
         Returns:
             uint64 ids [A] of the whole population, in order.
+
+        Raises:
+            StoppedError: A signal has come; what was scored is in the table.
         """
+        interrupt.check()
         population = in_batches(self._canonical, population)
         id_A = identities(population)
         new = np.sort(np.unique(id_A, return_index=True)[1])
@@ -81,10 +85,14 @@ class Scorer:
         if len(new) < len(id_A):
             observe(len(id_A) - len(new), 0)
         while len(new):
-            number = self._piece(len(self.table))
+            number = self._pace.number
             picked, new = new[:number], new[number:]
             mine = picked[processes.share(len(picked))]
+            began = time.time()
             self.table.append(self._scored(rows(population, mine), id_A[mine]))
+            interrupt.check()
+            seconds = processes.largest(time.time() - began)
+            self._pace.took(len(picked), seconds)
             observe(0, len(picked))
         return id_A
 
@@ -94,23 +102,28 @@ class Scorer:
             return NO_ROWS
         candidates = Candidates(population, id_A, self.space.cost(population))
         scores = self._evaluate(candidates)
+        if scores is None or not len(scores.loss):
+            return NO_ROWS
         return _rows(self.space, candidates, scores)
 
 
 def _rows(space: Space, candidates: Candidates, scores: Scores) -> pa.Table:
-    arch_A = [
-        space.to_string(rows(candidates.arch, i))
-        for i in range(size(candidates.arch))
-    ]
+    """The rows of the candidates that have scores: the first ones."""
+    A = len(scores.loss)
+    arch_A = [space.to_string(rows(candidates.arch, i)) for i in range(A)]
     columns = {
         name: np.asarray(value_A, np.float64)
         for name, value_A in scores._asdict().items()
     }
+    costs = {
+        name: value_A[:A]
+        for name, value_A in candidates.cost._asdict().items()
+    }
     return pa.table(
         {
-            "id": ids_to_text(candidates.id_A),
+            "id": ids_to_text(candidates.id_A[:A]),
             "arch": arch_A,
             **columns,
-            **candidates.cost._asdict(),
+            **costs,
         }
     )

@@ -1,24 +1,25 @@
 """Makes the scorers of a run: under generated weights, or trained from scratch."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
+
+import jax
 
 from jaxhypernas.data.batches import Batches, make_batches
 from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.data.splits import Split
+from jaxhypernas.execution.pace import Pace
+from jaxhypernas.hosts import interrupt
 from jaxhypernas.programs import training
 from jaxhypernas.programs.parts import Parts
 from jaxhypernas.programs.scorer import Candidates, Scorer
-from jaxhypernas.programs.scoring import make_score, score_one
+from jaxhypernas.programs.scoring import make_score
 from jaxhypernas.programs.truth import FromScratch
 from jaxhypernas.store.score_table import ScoreTable
 from jaxhypernas.types import Params, Scores
 
-PER_SHARD = 32
-"""Smallest number of candidates of a shard, for each device."""
-
-SHARDS = 100
-"""A shard holds 1 / SHARDS of the rows so far, if these are more."""
+PIECE_SECONDS = 5.0
+"""How long it should take until rows are saved."""
 
 
 def make_from_scratch(parts: Parts, dataset: Dataset) -> FromScratch:
@@ -51,10 +52,12 @@ def scratch_scorer(
     """
     devices = parts.mesh.size
 
-    def evaluate(candidates: Candidates) -> Scores:
-        return from_scratch(candidates.arch, candidates.id_A).valid
+    def evaluate(candidates: Candidates) -> Scores | None:
+        truth = from_scratch(candidates.arch, candidates.id_A)
+        return None if truth is None else truth.valid
 
-    return Scorer(parts.searched.space, table, evaluate, lambda rows: devices)
+    pace = Pace(PIECE_SECONDS, least=devices, most=devices)
+    return Scorer(parts.searched.space, table, evaluate, pace)
 
 
 def generated_scorer(
@@ -73,9 +76,7 @@ def generated_scorer(
             candidate is scored.
     """
     space, target, generator = parts.searched
-    devices = parts.mesh.size
-    one = partial(score_one, target, generator)
-    score = make_score(one, parts.local_mesh, parts.chunk)
+    score = make_score(target, generator, parts.local_mesh, parts.chunk)
 
     @cache
     def replicated() -> tuple[Params, Batches]:
@@ -83,16 +84,14 @@ def generated_scorer(
 
     def evaluate(candidates: Candidates) -> Scores:
         work_A = candidates.cost.flops
-        return score(replicated(), candidates.arch, work_A)
+        return score(replicated(), candidates.arch, work_A, interrupt.pending)
 
-    def piece(rows: int) -> int:
-        return max(PER_SHARD * devices, rows // SHARDS)
-
-    return Scorer(space, table, evaluate, piece)
+    pace = Pace(PIECE_SECONDS, least=parts.mesh.size * parts.chunk)
+    return Scorer(space, table, evaluate, pace)
 
 
 def batches_of(parts: Parts, dataset: Dataset, split: Split) -> Batches:
-    """Cuts a split of a run's images into batches to score on.
+    """Cuts a split of a run's images into batches to score on, on all devices.
 
     Args:
         parts: The parts of the run.
@@ -100,4 +99,5 @@ def batches_of(parts: Parts, dataset: Dataset, split: Split) -> Batches:
         split: Their validation or test split.
     """
     batch = parts.config.score.batch
-    return make_batches(split, dataset.mean_C, dataset.std_C, batch)
+    batches = make_batches(split, dataset.mean_C, dataset.std_C, batch)
+    return jax.device_put(batches, parts.replicated_here)

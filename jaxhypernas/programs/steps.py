@@ -108,7 +108,7 @@ def make_steps(
     Returns:
         ``run(state, images, steps) -> (state, loss)``: the state after ``steps`` steps
         (int32, traced) and their mean loss. The images are all images, or a segment of
-        ``length`` steps that begins with the state's; the results are the same.
+        ``length`` steps that has those of the call; the results are the same.
     """
     optimizer = make_optimizer(config)
     one = _loss_and_gradient(config, logits, decay)
@@ -137,7 +137,7 @@ def make_steps(
         order_key, step_key = split_key(state.key)
         if isinstance(images, Segment):
             # The batches of a segment lie in order along T.
-            order = jnp.arange(length)
+            order = state.step - images.first + jnp.arange(length)
         else:
             order = batches.batch_order(
                 order_key, len(images.y_N), config.drawn, length, state.step
@@ -188,7 +188,7 @@ def _mini_batches(
     index_B: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Normalised and augmented images, G x B x H x W x C, and labels G x B."""
-    x, y, mean_C, std_C = images
+    x, y, mean_C, std_C, *_ = images
     x = batches.normalise(x[index_B], mean_C, std_C)
     x = batches.augment(key, x, augmentation.pad, augmentation.flip)
     shape = config.ghosts, config.batch

@@ -1,6 +1,7 @@
 """Training of a generator: its program, the images it takes, the loop over segments.
 
-A segment is the steps between two checkpoints, in one call of one program.
+A segment is the steps between two checkpoints: several calls of one program, each of
+which lasts a few seconds.
 """
 
 import time
@@ -14,6 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from jaxhypernas.config.config import Config
+from jaxhypernas.config.sections import TrainConfig
 from jaxhypernas.data import loader
 from jaxhypernas.data.batches import Images, Segment
 from jaxhypernas.data.dataset import Dataset
@@ -24,6 +26,7 @@ from jaxhypernas.execution.candidates import (
     split_images,
 )
 from jaxhypernas.execution.mesh import ARCH, DATA, PROCESS, by_process
+from jaxhypernas.execution.pace import Pace
 from jaxhypernas.hosts import processes
 from jaxhypernas.programs.parts import Parts
 from jaxhypernas.programs.steps import (
@@ -33,23 +36,27 @@ from jaxhypernas.programs.steps import (
     make_steps,
     split_key,
 )
+from jaxhypernas.report import progress
 from jaxhypernas.types import UserError
+
+CALL_SECONDS = 2.0
+"""How long a call of the program should take."""
 
 
 class Trained(NamedTuple):
-    """Training after a segment."""
+    """Training after a call of its program."""
 
     state: TrainState
     """The state."""
 
     loss: float
-    """Mean training loss of the segment, in nats."""
+    """Mean training loss since the segment began, in nats."""
 
     steps: int
-    """Steps of the segment."""
+    """Steps of the call."""
 
     seconds: float
-    """Time that the segment took."""
+    """Time that the call took."""
 
 
 def train(
@@ -63,8 +70,8 @@ def train(
         state: The state to begin with, on all devices.
 
     Yields:
-        The state after each segment; the next segment begins when the caller asks for
-        it.
+        The state after each call; the next call begins when the caller asks for it. No
+        call goes on after a multiple of ``config.train.every`` steps.
 
     Raises:
         UserError: Training diverged, or images do not divide among the devices.
@@ -72,20 +79,33 @@ def train(
     config = parts.config.train
     jitted = train_program(parts)
     program = None
+    pace = Pace(CALL_SECONDS)
+    total, number = 0.0, 0
     with closing(segments(parts, dataset, state)) as images_of:
         images = next(images_of, None)
         while (done := int(state.step)) < config.steps:
-            steps = min(config.every, config.steps - done)
-            began = time.time()
+            segment_ends = min(
+                done - done % config.every + config.every, config.steps
+            )
+            steps = min(pace.number, segment_ends - done)
             if program is None:
-                program = processes.compiled(
-                    jitted, state, images, np.int32(steps)
-                )
+                with progress.waiting("compiling the program of training"):
+                    program = processes.compiled(
+                        jitted, state, images, np.int32(steps)
+                    )
+            began = time.time()
             state, loss = program(state, images, np.int32(steps))
-            # The host reads and sends the next images while the program runs.
-            images = next(images_of, None)
-            check_progress(float(loss), int(state.step), parts.classes)
-            yield Trained(state, float(loss), steps, time.time() - began)
+            if done + steps == segment_ends:
+                # The host reads and sends the next images while the program runs.
+                images = next(images_of, None)
+            total += steps * float(loss)
+            number += steps
+            check_progress(total / number, done + steps, parts.classes)
+            seconds = time.time() - began
+            pace.took(steps, processes.largest(seconds))
+            yield Trained(state, total / number, steps, seconds)
+            if done + steps == segment_ends:
+                total, number = 0.0, 0
 
 
 def start(parts: Parts, key: jax.Array) -> TrainState:
@@ -125,13 +145,13 @@ def abstract_state(parts: Parts, sharding: NamedSharding) -> TrainState:
     )
 
 
-def segment_length(config: Config) -> int:
-    """Returns the largest number of steps in one call of the program.
+def segment_length(config: TrainConfig) -> int:
+    """Returns the largest number of steps in one call of a program.
 
     Args:
-        config: The configuration.
+        config: How to train.
     """
-    return min(config.train.every, config.train.steps)
+    return min(config.every, config.steps)
 
 
 def train_program(parts: Parts) -> jax.stages.Wrapped:
@@ -177,7 +197,7 @@ def train_program(parts: Parts) -> jax.stages.Wrapped:
         generator.decay,
         sample,
         mean,
-        segment_length(parts.config),
+        segment_length(config),
     )
     return jax.jit(run)
 
@@ -274,10 +294,10 @@ def segments(
         images = images_on(parts.config, dataset, parts.replicated)
         while True:
             yield images
-    moments = [
+    mean_C, std_C = (
         jax.device_put(a, parts.replicated)
         for a in (dataset.mean_C, dataset.std_C)
-    ]
+    )
     order_key, _ = split_key(state.key.addressable_data(0))
     streamed = loader.segments(
         dataset.source,
@@ -287,8 +307,11 @@ def segments(
         config.every,
         streamed_sharding(parts),
     )
+    first = int(state.step)
     for x_TxBxHxWxC, y_TxB in streamed:
-        yield Segment(x_TxBxHxWxC, y_TxB, *moments)
+        at = jax.device_put(np.int32(first), parts.replicated)
+        yield Segment(x_TxBxHxWxC, y_TxB, mean_C, std_C, at)
+        first += config.every - first % config.every
 
 
 def streamed_sharding(parts: Parts) -> NamedSharding:
@@ -316,7 +339,7 @@ def check_progress(loss: float, step: int, classes: int) -> None:
     """Checks that training has not diverged.
 
     Args:
-        loss: Mean loss of a segment, in nats.
+        loss: Mean loss of at least one step, in nats.
         step: Steps done.
         classes: Number of classes.
 

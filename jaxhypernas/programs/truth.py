@@ -1,28 +1,36 @@
 """Training from scratch: the steps of `steps`, standalone weights, many candidates."""
 
+import time
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxhypernas.archs.population import size
-from jaxhypernas.config.sections import TrainConfig
 from jaxhypernas.data.batches import Batches, Images
-from jaxhypernas.data.config import DataConfig
-from jaxhypernas.execution.candidates import (
-    bind,
-    map_candidates,
-    split_candidates,
-)
+from jaxhypernas.execution.candidates import bind, split_candidates
 from jaxhypernas.execution.mesh import ARCH
+from jaxhypernas.execution.pace import Pace
 from jaxhypernas.generators.standalone import standalone
+from jaxhypernas.hosts import interrupt
+from jaxhypernas.programs import training
 from jaxhypernas.programs.parts import Parts
-from jaxhypernas.programs.scoring import score_one
-from jaxhypernas.programs.steps import init_state, make_optimizer, make_steps
-from jaxhypernas.types import Arch, Scores, Target
+from jaxhypernas.programs.scoring import (
+    CALL_SECONDS,
+    Part,
+    add_scores,
+    zeros,
+)
+from jaxhypernas.programs.steps import (
+    TrainState,
+    init_state,
+    make_optimizer,
+    make_steps,
+)
+from jaxhypernas.report import progress
+from jaxhypernas.types import Arch, Scores
 
 
 class Truth(NamedTuple):
@@ -33,6 +41,73 @@ class Truth(NamedTuple):
 
     test: Scores
     """On the test images."""
+
+
+class Programs(NamedTuple):
+    """The programs that train and score a candidate on each device."""
+
+    begin: jax.stages.Wrapped
+    """``begin(key, seed_D) -> state``, a `TrainState` with a leading axis D."""
+
+    train: jax.stages.Wrapped
+    """``train((images, steps), (population, state)) -> state``."""
+
+    score: jax.stages.Wrapped
+    """``score(part, (population, state, sums)) -> sums``."""
+
+
+def make_programs(parts: Parts) -> Programs:
+    """Makes the programs that train and score a candidate on each device.
+
+    Args:
+        parts: The parts of the run.
+    """
+    config = parts.config.retrain.train
+    target = parts.searched.target
+    generator = standalone(target.weight_spec, target.nodes)
+    optimizer = make_optimizer(config)
+    logits = bind(target, generator)
+
+    def begin(key, seed):
+        return init_state(generator, optimizer, jax.random.fold_in(key, seed))
+
+    def train(replicated, candidate):
+        images, steps = replicated
+        arch, state = candidate
+
+        def sample(key, progress):
+            return jax.tree.map(lambda x: x[None], arch)
+
+        def mean(f, batch, population):
+            return f(batch, jax.tree.map(lambda x: x[0], population))
+
+        run = make_steps(
+            config,
+            parts.config.data,
+            logits,
+            generator.decay,
+            sample,
+            mean,
+            training.segment_length(config),
+        )
+        state, _ = run(state, images, steps)
+        return state
+
+    def score(part, candidate):
+        arch, state, sums = candidate
+        return add_scores(partial(logits, state.phi, arch), part, sums)
+
+    def on_each(f: Callable[[Any, Any], Any]) -> jax.stages.Wrapped:
+        """Maps a function of one candidate; each device has one."""
+
+        def local(replicated, candidates):
+            candidate = jax.tree.map(lambda x: x[0], candidates)
+            result = f(replicated, candidate)
+            return jax.tree.map(lambda x: x[None], result)
+
+        return jax.jit(split_candidates(parts.local_mesh, local))
+
+    return Programs(on_each(begin), on_each(train), on_each(score))
 
 
 class FromScratch:
@@ -52,81 +127,116 @@ class FromScratch:
         self, parts: Parts, images: Images, valid: Batches, test: Batches
     ):
         self._key = jax.random.fold_in(parts.key, 3)
-        self._images = images, valid, test
+        self._images = images
+        self._valid = valid
+        self._test = test
         self._devices = parts.local_mesh.shape[ARCH]
-        self._program = retrain_program(
-            parts.config.retrain.train,
-            parts.config.data,
-            parts.searched.target,
-            parts.local_mesh,
-        )
+        config = parts.config.retrain.train
+        self._steps = config.steps
+        self._per_call = training.segment_length(config)
+        self._programs = make_programs(parts)
+        self._train_pace = Pace(CALL_SECONDS)
+        self._score_pace = Pace(CALL_SECONDS)
+        self._compiled: set[str] = set()
 
-    def __call__(self, population: Arch, id_A: np.ndarray) -> Truth:
+    def __call__(
+        self,
+        population: Arch,
+        id_A: np.ndarray,
+        observe: Callable[[int], None] = lambda steps: None,
+    ) -> Truth | None:
         """Trains and scores candidates, at most one per device.
 
         Args:
             population: Canonical architectures.
             id_A: Their ids, uint64.
+            observe: ``observe(steps)``: called now and then with the number of steps
+                that each candidate has done since the last time.
 
         Returns:
-            Their scores, NumPy arrays [A].
+            Their scores, NumPy arrays [A]; None: a signal came before the end.
         """
         A = size(population)
         seed_A = (id_A >> np.uint64(36)).astype(np.int32)
         # Devices without a candidate repeat the last one.
         index_D = np.minimum(np.arange(self._devices), A - 1)
-        candidates = jax.tree.map(
+        population, seed_D = jax.tree.map(
             lambda x: np.asarray(x)[index_D], (population, seed_A)
         )
-        truth = self._program((self._key, *self._images), candidates)
-        return jax.tree.map(lambda x: np.asarray(x)[:A], truth)
+        state = self._train(population, seed_D, observe)
+        if state is None:
+            return None
+        valid = self._score(self._valid, "held-out", population, state)
+        test = self._score(self._test, "test", population, state)
+        if valid is None or test is None:
+            return None
+        return jax.tree.map(lambda x: x[:A], Truth(valid, test))
 
+    def _train(
+        self,
+        population: Arch,
+        seed_D: np.ndarray,
+        observe: Callable[[int], None],
+    ) -> TrainState | None:
+        state = self._programs.begin(self._key, seed_D)
+        done = 0
+        while done < self._steps:
+            steps = min(
+                self._train_pace.number, self._per_call, self._steps - done
+            )
+            state = self._call(
+                self._programs.train,
+                "training from scratch",
+                self._train_pace,
+                steps,
+                (self._images, np.int32(steps)),
+                (population, state),
+            )
+            done += steps
+            observe(steps)
+            if interrupt.pending():
+                return None
+        return state
 
-def retrain_program(
-    config: TrainConfig, augmentation: DataConfig, target: Target, mesh: Mesh
-) -> jax.stages.Wrapped:
-    """Makes the program that trains a candidate per device and scores it.
+    def _score(
+        self,
+        batches: Batches,
+        name: str,
+        population: Arch,
+        state: TrainState,
+    ) -> Scores | None:
+        end = len(batches.y_TxB)
+        sums = zeros(self._devices)
+        first = 0
+        while first < end:
+            after = min(end, first + self._score_pace.number)
+            sums = self._call(
+                self._programs.score,
+                f"scoring on {name} images",
+                self._score_pace,
+                after - first,
+                Part(batches, np.array([first, after], np.int32)),
+                (population, state, jax.device_get(sums)),
+            )
+            first = after
+            if interrupt.pending():
+                return None
+        return Scores(*(x / np.float32(end) for x in jax.device_get(sums)))
 
-    Args:
-        config: How to train.
-        augmentation: How images are augmented.
-        target: The networks.
-        mesh: The devices.
-
-    Returns:
-        ``program((key, images, valid, test), (population, seed_A)) -> Truth``.
-    """
-    generator = standalone(target.weight_spec, target.nodes)
-    optimizer = make_optimizer(config)
-
-    def one(replicated, candidate):
-        key, images, valid, test = replicated
-        arch, seed = candidate
-
-        def sample(key, progress):
-            return jax.tree.map(lambda x: x[None], arch)
-
-        def mean(f, batch, population):
-            return f(batch, jax.tree.map(lambda x: x[0], population))
-
-        run = make_steps(
-            config,
-            augmentation,
-            bind(target, generator),
-            generator.decay,
-            sample,
-            mean,
-            config.steps,
-        )
-        key = jax.random.fold_in(key, seed)
-        state = init_state(generator, optimizer, key)
-        state, _ = run(state, images, jnp.int32(config.steps))
-        return Truth(
-            score_one(target, generator, (state.phi, valid), arch),
-            score_one(target, generator, (state.phi, test), arch),
-        )
-
-    def local(replicated, candidates):
-        return map_candidates(partial(one, replicated), candidates, 1)
-
-    return jax.jit(split_candidates(mesh, local))
+    def _call(
+        self,
+        program: jax.stages.Wrapped,
+        name: str,
+        pace: Pace,
+        number: int,
+        *arguments: Any,
+    ) -> Any:
+        """Calls a program, and measures it once it is compiled."""
+        if name not in self._compiled:
+            with progress.waiting(f"compiling the program of {name}"):
+                program.lower(*arguments).compile()
+            self._compiled.add(name)
+        began = time.time()
+        result = jax.block_until_ready(program(*arguments))
+        pace.took(number, time.time() - began)
+        return result

@@ -16,6 +16,7 @@ from etils.epath import Path
 from jaxhypernas.config import data_file
 from jaxhypernas.config import file as config_file
 from jaxhypernas.config.data_file import Identity
+from jaxhypernas.data import summary
 from jaxhypernas.data.batches import batch_shape
 from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.execution import compilations
@@ -70,24 +71,35 @@ def train(parts: Parts, dataset: Dataset, workdir: Path) -> Params:
             _, state = restored
         bar_of = partial(progress.bar, "train", config.steps, UNIT)
         with bar_of(start=int(state.step)) as bar:
+            work_of_segment, seconds = 0, 0.0
             for done in training.train(parts, dataset, state):
                 state = done.state
+                step = int(state.step)
                 work = done.steps * config.batch * config.architectures
-                checkpoints.save(int(state.step), state)
+                work_of_segment += work
+                seconds += done.seconds
+                bar.advance(done.steps, work, f"loss {done.loss:.3f}")
+
+                stop = interrupt.requested()
+                is_end = step % config.every == 0 or step == config.steps
+                if not (stop or is_end):
+                    continue
+                checkpoints.save(step, state)
                 metrics.append(
                     {
-                        "step": int(state.step),
+                        "step": step,
                         "loss": done.loss,
                         "images_candidates_per_s": round(
-                            work / done.seconds, 1
+                            work_of_segment / seconds, 1
                         ),
                         "compilations": compilations.total(),
                         "chunk": parts.chunk,
                         "form": parts.form,
                     }
                 )
-                bar.advance(done.steps, work, f"loss {done.loss:.3f}")
-                interrupt.check()
+                work_of_segment, seconds = 0, 0.0
+                if stop:
+                    raise interrupt.StoppedError(stop)
     return processes.local(state.phi, parts.replicated_here)
 
 
@@ -163,13 +175,16 @@ def restore_phi(parts: Parts, workdir: Path) -> Params:
     return state.phi
 
 
-def begin(parts: Parts, dataset: Dataset, workdir: Path) -> None:
+def begin(
+    parts: Parts, dataset: Dataset, workdir: Path, *, describe: bool = True
+) -> None:
     """Makes the work directory of a run, unless the run cannot begin here.
 
     Args:
         parts: The parts of the run.
         dataset: The images.
         workdir: The work directory.
+        describe: Whether to say on standard error what the images are.
 
     Raises:
         UserError: The run cannot begin; nothing is written.
@@ -179,7 +194,12 @@ def begin(parts: Parts, dataset: Dataset, workdir: Path) -> None:
     if parts.config != stored:
         limits.check(parts, dataset)
     config_file.begin(workdir, parts.config, stored)
-    if processes.first() and not (workdir / data_file.NAME).exists():
+    if not processes.first():
+        return
+    if describe:
+        for line in summary.lines(dataset):
+            files.report(line)
+    if not (workdir / data_file.NAME).exists():
         data_file.save(workdir, data_file.identify(dataset))
 
 
@@ -195,8 +215,7 @@ def scoring_bar(
         scorer: The scorer.
 
     Yields:
-        ``observe(known, scored)``, a safe point to stop: it raises
-        `interrupt.StoppedError` after a signal.
+        ``observe(known, scored)``.
     """
     with progress.bar(name, total, "candidates") as bar:
 
@@ -204,7 +223,6 @@ def scoring_bar(
             best = scorer.table.lowest
             note = f"best {best:.3f}" if len(scorer.table) else ""
             bar.advance(known + scored, scored, note)
-            interrupt.check()
 
         yield observe
 
@@ -307,14 +325,18 @@ def retrain(
     wanted += [Wanted("sample", row) for row in random]
     left = retraining.missing(retrained, wanted)
 
-    per_candidate = config.train.steps * config.train.batch
     begun = len(wanted) - len(left)
     with progress.bar("retrain", len(wanted), UNIT, start=begun) as bar:
+        note = ""
+
+        def observe_steps(steps: int) -> None:
+            work = steps * config.train.batch * parts.mesh.size
+            bar.advance(0, work, note)
 
         def observe(number: int, accuracy: float) -> None:
+            nonlocal note
             note = f"test accuracy {accuracy:.3f}"
-            bar.advance(number, number * per_candidate, note)
-            interrupt.check()
+            bar.advance(number, 0, note)
 
         retraining.retrain(
             parts.searched.space,
@@ -322,6 +344,7 @@ def retrain(
             left,
             from_scratch(),
             parts.mesh.size,
+            observe_steps,
             observe,
         )
     table.compact()
@@ -333,11 +356,7 @@ def _score_sample(parts: Parts, scorer: Scorer) -> np.ndarray:
     draw = within(parts.searched.space, parts.config.search)
     key = jax.random.fold_in(parts.key, 2)
     sample = draw.sample(key, parts.config.retrain.sample)
-
-    def observe(known: int, scored: int) -> None:
-        interrupt.check()
-
-    return scorer.score_missing(sample, observe)
+    return scorer.score_missing(sample)
 
 
 def report(
@@ -386,8 +405,11 @@ def _setting(parts: Parts, images: Identity) -> str:
     names = config.names
     batches, size = batch_shape(images.valid, config.score.batch)
     device = parts.mesh.devices.flat[0].device_kind
+    named = ""
+    if images.class_names:
+        named = f" ({', '.join(images.class_names)})"
     return (
-        f"{config.data.dataset}: {images.train} training, {images.valid} "
+        f"{config.data.dataset}{named}: {images.train} training, {images.valid} "
         f"held-out, {images.test} test images; space {names['space']}, "
         f"generator {names['generator']} ({config.train.steps} steps), strategy "
         f"{names['strategy']}; BatchNorm by statistics of the evaluated batch ({size} "

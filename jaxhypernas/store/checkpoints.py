@@ -6,6 +6,7 @@ itself. Orbax writes both under a temporary name and then renames them, so a kil
 leaves no step.
 """
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -20,6 +21,10 @@ from etils.epath import Path, PathLike
 from jaxhypernas.hosts import processes
 from jaxhypernas.store import files, leaves
 from jaxhypernas.types import UserError
+
+
+class _OtherLeafError(ValueError):
+    """A step holds other leaves than those asked for."""
 
 
 class Checkpoints:
@@ -154,11 +159,9 @@ class Checkpoints:
             try:
                 yield
             except Exception as error:
-                # Tensorstore hides the system's error number in a ValueError's text.
-                code = re.search(r"os_error_code='(\d+)'", str(error))
-                if code is None:
+                number = _system_error(error)
+                if number is None:
                     raise
-                number = int(code[1])
                 raise OSError(number, os.strerror(number)) from None
 
     def _newest_whole(self, like: Any) -> tuple[np.int64, Any] | None:
@@ -169,15 +172,17 @@ class Checkpoints:
             try:
                 arrays = self._read(step, like)
             except Exception as error:
-                problems[step] = files.one_line(error)
+                self._check_readable(step, error)
+                problems[step] = error
                 continue
             # Damaged steps move only once a whole step is found: if no step fits, the
             # fault may be in ``like``, and all must stay as they are.
             for damaged, problem in problems.items():
                 moved = files.set_aside(self._directory / str(damaged))
                 self._report(
-                    f"checkpoints: step {damaged} is damaged ({problem}): "
-                    f"using {step}, moved it to {moved.name}"
+                    f"checkpoints: step {damaged} is damaged "
+                    f"({files.one_line(problem)}): using {step}, moved it to "
+                    f"{moved.name}"
                 )
             if problems:
                 self._manager.reload()
@@ -185,11 +190,25 @@ class Checkpoints:
         if not problems:
             return None
         step, problem = next(iter(problems.items()))
+        advice = "put a copy back, or rename the directory to start again"
+        if isinstance(problem, _OtherLeafError):
+            advice = "use the configuration it was saved with"
         raise UserError(
             f"checkpoints: no step in {self._directory} can be used (step {step}: "
-            f"{problem}): use the configuration it was saved with, or rename the "
-            "directory to start again"
+            f"{files.one_line(problem)}): {advice}"
         )
+
+    def _check_readable(self, step: int, error: Exception) -> None:
+        """Raises if the system, not the file, is why a step cannot be read now."""
+        number = _system_error(error)
+        missing = errno.ENOENT, errno.ENOTDIR
+        if isinstance(error, MemoryError) or (
+            number and number not in missing
+        ):
+            raise UserError(
+                f"checkpoints: step {step} in {self._directory} cannot be read now "
+                f"({files.one_line(error)})"
+            )
 
     def _read(self, step: int, like: Any) -> Any:
         """The arrays of a step, or a ValueError that names the first wrong leaf."""
@@ -200,7 +219,9 @@ class Checkpoints:
             there = saved[path][0] if path in saved else "absent"
             wanted = expected.get(path, "absent")
             if there != wanted:
-                raise ValueError(f"leaf {path} is {there}, expected {wanted}")
+                raise _OtherLeafError(
+                    f"leaf {path} is {there}, expected {wanted}"
+                )
 
         blank = jax.tree.map(leaves.zeros, like)
         args = ocp.args.Composite(state=ocp.args.StandardRestore([blank]))
@@ -224,3 +245,12 @@ class Checkpoints:
         if not whole:
             raise ValueError("its record of checksums is wrong")
         return record
+
+
+def _system_error(error: Exception) -> int | None:
+    """The system's error number of an error, if it has one."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    # Tensorstore hides it in a ValueError's text.
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(code[1]) if code else None

@@ -19,16 +19,16 @@ from etils.epath import Path, PathLike
 from jaxhypernas.types import UserError
 
 UNWRITABLE = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EIO,
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room in the quota",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EROFS: "the file system is read-only, allow writing",
+    errno.EACCES: "allow writing",
+    errno.EPERM: "allow writing",
+    errno.EIO: "check the disk",
 }
-"""Error numbers of a disk that is full, protected or broken: not the program's
-fault."""
+"""Error numbers of a disk that is full, protected or broken, which is not the program's
+fault, and what to do."""
 
 _BLOCK = 1 << 20
 """Bytes that `checksum` holds in memory."""
@@ -223,8 +223,8 @@ def writing(place: PathLike) -> Iterator[None]:
             raise
         named = error.filename or f"workdir: {place}"
         raise UserError(
-            f"{named} cannot be written ({error.strerror}): make room or allow it, "
-            "and give the same command"
+            f"{named} cannot be written ({error.strerror}): "
+            f"{UNWRITABLE[error.errno]}, and give the same command"
         ) from None
 
 

@@ -34,8 +34,15 @@ GROUP_ROWS = 1 << 14
 _LARGEST_GROUP = 1 << 20
 """Most rows of a row group; Arrow's writer allows no more."""
 
+MOST_SHARDS = 100
+"""Number of shards after which they are merged."""
+
 _TRIES = 10
 """How often a directory is listed again if another program changes it meanwhile."""
+
+
+class _DamagedError(Exception):
+    """The bytes of a shard are not those that were written."""
 
 
 class _Shard(NamedTuple):
@@ -145,6 +152,8 @@ class Table:
                 sizes = [_LARGEST_GROUP] * full + [rest]
                 self._add(path, sizes)
         self._next += 1
+        if self._is_scattered():
+            self.compact()
 
     @_reopening
     def read(self, columns: list[str] | None = None) -> pa.Table:
@@ -197,6 +206,17 @@ class Table:
                 self._reopen()
         # No process appends before the others have listed the shards.
         processes.gather(np.zeros(1))
+
+    def _is_scattered(self) -> bool:
+        """Whether there are many shards, and much in them beside the merged one.
+
+        So every row is merged a few times at most.
+        """
+        paths = self._paths()
+        if len(paths) < MOST_SHARDS:
+            return False
+        groups = sum(path == paths[0] for path, _ in self._groups)
+        return 4 * (len(self) - self._ends[groups - 1]) > len(self)
 
     def _merge(self) -> None:
         paths = self._paths()
@@ -265,13 +285,9 @@ class Table:
         return shard is not None and shard.number < self._next
 
     def _add_if_whole(self, shard: _Shard) -> bool:
-        # Damaged bytes make Arrow raise almost any error, but none of the system's: a
-        # disk that cannot be read now says nothing about the file.
         try:
             self._add(shard.path, _group_sizes(shard))
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno:
-                raise
+        except _DamagedError as error:
             self._report(
                 f"{shard.path}: damaged, its rows will be made again "
                 f"({files.one_line(error, 100)})"
@@ -370,15 +386,28 @@ def _parquet(file: IO[bytes]) -> pq.ParquetFile:
 def _group_sizes(shard: _Shard) -> list[int]:
     """Numbers of rows of a shard's row groups; raises if the shard is damaged."""
     if shard.crc and files.checksum(shard.path) != shard.crc:
-        raise ValueError("its bytes differ from the checksum in its name")
+        raise _DamagedError("its bytes differ from the checksum in its name")
     with shard.path.open("rb") as file:
-        parquet = _parquet(file)
         if not shard.crc:
-            # Without a checksum of all bytes, only reading the values shows damage.
-            parquet.read()
-        found = parquet.metadata
+            _check_values(file)
+        found = _parquet(file).metadata
         groups = range(found.num_row_groups)
         return [found.row_group(group).num_rows for group in groups]
+
+
+def _check_values(file: IO[bytes]) -> None:
+    """Reads all values: without a checksum of all bytes, only this shows damage."""
+    # Damaged bytes make Arrow raise almost any error, but none of the system's: a
+    # disk that cannot be read now says nothing about the file.
+    try:
+        _parquet(file).read()
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise _DamagedError(files.one_line(error)) from None
+    file.seek(0)
 
 
 def _name(number: int, process: int) -> str:

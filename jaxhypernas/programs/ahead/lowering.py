@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxhypernas.config.config import Config
@@ -17,13 +18,13 @@ from jaxhypernas.data.dataset import Dataset, blank
 from jaxhypernas.data.splits import Split
 from jaxhypernas.execution.mesh import ARCH
 from jaxhypernas.programs.parts import Parts, build
-from jaxhypernas.programs.scoring import score_one, score_program
+from jaxhypernas.programs.scoring import Part, score_program, zeros
 from jaxhypernas.programs.training import (
     abstract_state,
     streamed_sharding,
     train_program,
 )
-from jaxhypernas.programs.truth import retrain_program
+from jaxhypernas.programs.truth import make_programs
 from jaxhypernas.types import Arch
 
 
@@ -107,37 +108,56 @@ def _train(parts: Parts, dataset: Dataset) -> Program:
 
 
 def _score(parts: Parts, dataset: Dataset) -> Program:
+    """Scoring on all batches in one call: the number of turns of its loops is known."""
     # `parts.mesh` is for training: here each device has candidates of its own.
     _, target, generator = parts.searched
-    score = partial(score_one, target, generator)
+    program = score_program(target, generator, parts.local_mesh, parts.chunk)
     valid = _batches(parts, dataset, dataset.valid)
-    devices = parts.local_mesh.size
-    phi = abstract_state(parts, parts.replicated_here).phi
-    program = score_program(score, parts.local_mesh, parts.chunk).lower(
-        (phi, valid),
-        _population(parts, devices * parts.chunk),
+    number = parts.local_mesh.size * parts.chunk
+
+    def whole(phi, batches, population, number_D):
+        candidates = population, zeros(number)
+        return program((phi, _all_of(batches)), candidates, number_D)
+
+    lowered = jax.jit(whole).lower(
+        abstract_state(parts, parts.replicated_here).phi,
+        valid,
+        _population(parts, number),
         _int_per_device(parts),
     )
-    return Program("score", program, parts.chunk, valid.y_TxB.size)
+    return Program("score", lowered, parts.chunk, valid.y_TxB.size)
 
 
 def _retrain(parts: Parts, dataset: Dataset) -> Program:
+    """Training from scratch and scoring in one call."""
     config = parts.config.retrain.train
-    program = retrain_program(
-        config, parts.config.data, parts.searched.target, parts.local_mesh
-    )
-    replicated = (
+    programs = make_programs(parts)
+    number = parts.local_mesh.size
+
+    def whole(key, images, splits, population, seed_D):
+        state = programs.begin(key, seed_D)
+        steps = np.int32(config.steps)
+        state = programs.train((images, steps), (population, state))
+        candidates = population, state, zeros(number)
+        return [
+            programs.score(_all_of(batches), candidates) for batches in splits
+        ]
+
+    lowered = jax.jit(whole).lower(
         _placed(parts.key, parts.replicated_here),
         _images(dataset, parts.replicated_here),
-        _batches(parts, dataset, dataset.valid),
-        _batches(parts, dataset, dataset.test),
-    )
-    candidates = (
-        _population(parts, parts.local_mesh.size),
+        [
+            _batches(parts, dataset, split)
+            for split in (dataset.valid, dataset.test)
+        ],
+        _population(parts, number),
         _int_per_device(parts),
     )
-    images = config.steps * config.batch
-    return Program("retrain", program.lower(replicated, candidates), 1, images)
+    return Program("retrain", lowered, 1, config.steps * config.batch)
+
+
+def _all_of(batches: Batches) -> Part:
+    return Part(batches, np.array([0, len(batches.y_TxB)], np.int32))
 
 
 def _placed(tree: Any, sharding: NamedSharding) -> Any:
@@ -159,7 +179,7 @@ def _segment(parts: Parts, dataset: Dataset) -> Segment:
     config = parts.config.train
     sharding = streamed_sharding(parts)
 
-    # The last segment is padded, so all have the same shape.
+    # Short segments are padded, so all have the same shape.
     def streamed(array_N: Any) -> Any:
         shape = (config.every, config.drawn, *array_N.shape[1:])
         return jax.ShapeDtypeStruct(shape, array_N.dtype, sharding=sharding)
@@ -169,6 +189,7 @@ def _segment(parts: Parts, dataset: Dataset) -> Segment:
         streamed(dataset.valid.y_N),
         _placed(dataset.mean_C, parts.replicated),
         _placed(dataset.std_C, parts.replicated),
+        _placed(np.zeros((), np.int32), parts.replicated),
     )
 
 
