@@ -289,6 +289,45 @@ def test_full_help_has_every_flag(verb, capsys):
     assert "generator.layers" not in shown
 
 
+BASH = """
+source /dev/stdin
+COMP_WORDS=(jaxhypernas {words}); COMP_CWORD={index}
+_shtab_jaxhypernas jaxhypernas "{last}" "{before}"
+echo "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["sea"], "search"),
+        (["search", "--generator", "gh"], "ghn"),
+        (["search", "--retrain.sa"], "--retrain.sample"),
+        (["top", "--par"], "--pareto"),
+    ],
+)
+def test_a_shell_completes_verbs_flags_and_choices(words, expected, capsys):
+    assert cli.main(["completion", "bash"]) == 0
+    script = BASH.format(
+        words=" ".join(words),
+        index=len(words),
+        last=words[-1],
+        before=["jaxhypernas", *words][-2],
+    )
+    done = subprocess.run(
+        ["bash", "-c", script],
+        input=capsys.readouterr().out,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [expected], done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["basch"], ["bash", "zsh"]])
+def test_completion_of_an_unknown_shell(words):
+    assert "bash, zsh" in complaint(["completion", *words])
+
+
 def test_help_of_the_program(capsys):
     for words in ([], ["--help"], ["-h"], ["help"]):
         assert cli.main(words) == 0

@@ -57,7 +57,8 @@ def overview() -> str:
             "",
             "Several processes: each runs the same command with --distributed.",
             "Documentation: README.md, docs/ and help(jaxhypernas) in Python.",
-            "Version: jaxhypernas --version.",
+            "Version: jaxhypernas --version. In a shell: jaxhypernas completion "
+            "bash.",
         ]
     )
 

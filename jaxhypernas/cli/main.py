@@ -72,6 +72,9 @@ def understand(words: Sequence[str]) -> Verb | None:
     if first == "--version":
         print(f"jaxhypernas {__version__}")
         return None
+    if first == "completion":
+        print(_completion(rest))
+        return None
     if first == "help" and rest:
         first, rest = rest[0], ["--help"]
     if first in ("help", "--help", "-h", "--help-all"):
@@ -86,6 +89,16 @@ def understand(words: Sequence[str]) -> Verb | None:
     if positional and rest and not rest[0].startswith("-"):
         rest = [f"--{positional}", *rest]
     return _make(first, rest)
+
+
+def _completion(words: Sequence[str]) -> str:
+    """The script of completion for a shell."""
+    from jaxhypernas.cli import completion
+
+    if len(words) != 1 or words[0] not in completion.SHELLS:
+        shells = ", ".join(completion.SHELLS)
+        raise UserError(f"completion: give one of {shells} after it")
+    return completion.script(words[0])
 
 
 def _make(name: str, words: Sequence[str]) -> Verb | None:

@@ -2,7 +2,7 @@
 
 The writer holds a lock of the file system on ``W/lock``, which says who it is. The
 system gives the lock back when the process ends, however it ends. Object stores have no
-such locks: there, only the processes of one run know each other.
+such locks: there, the writer has a lease.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 from etils.epath import Path
 
 from jaxhypernas.hosts import processes
-from jaxhypernas.store import files
+from jaxhypernas.store import files, lease
 from jaxhypernas.types import UserError
 
 NAME = "lock"
@@ -48,25 +48,44 @@ def held(workdir: Path, verb: str) -> Iterator[None]:
     """
     place = str(workdir)
     places = _mine.__dict__.setdefault("places", set())
-    if place in places or files.is_remote(workdir):
+    if place in places:
         yield
         return
     with contextlib.ExitStack() as stack:
         refused = None
         if processes.first():
             try:
-                stack.enter_context(_locked(workdir, verb))
+                stack.enter_context(_held_alone(workdir, verb))
             except UserError as error:
                 refused = error
         if processes.any_of(refused is not None):
-            raise refused or _refusal(workdir)
+            raise refused or _refusal(workdir, _writer(workdir / NAME))
         places.add(place)
         stack.callback(places.discard, place)
         yield
 
 
 @contextlib.contextmanager
-def _locked(workdir: Path, verb: str) -> Iterator[None]:
+def _held_alone(workdir: Path, verb: str) -> Iterator[None]:
+    """Holds a work directory, for this process."""
+    now = datetime.datetime.now().astimezone()
+    writer = {
+        "verb": verb,
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "since": now.isoformat(" ", "seconds"),
+    }
+    hold = lease.held if files.is_remote(workdir) else _locked
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(hold(workdir, writer))
+        except lease.HeldError as error:
+            raise _refusal(workdir, error.writer) from None
+        yield
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path, writer: dict[str, Any]) -> Iterator[None]:
     """Holds the lock of the file system."""
     made = [p for p in (workdir, *workdir.parents) if not p.exists()]
     path = workdir / NAME
@@ -74,20 +93,13 @@ def _locked(workdir: Path, verb: str) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         file = _open_locked(path)
     except BlockingIOError:
-        raise _refusal(workdir) from None
+        raise lease.HeldError(_writer(path)) from None
     except OSError as error:
         raise UserError(
             f"workdir: {workdir} cannot be written ({error.strerror}): use another "
             "--workdir"
         ) from None
     try:
-        now = datetime.datetime.now().astimezone()
-        writer = {
-            "verb": verb,
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            "since": now.isoformat(" ", "seconds"),
-        }
         file.write(json.dumps(writer))
         file.flush()
         yield
@@ -122,15 +134,22 @@ def _open_locked(path: Path) -> IO[str]:
         file.close()
 
 
-def _refusal(workdir: Path) -> UserError:
+def _writer(path: Path) -> dict[str, Any]:
+    """Who wrote a lock's file; empty if it does not say."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _refusal(workdir: Path, writer: dict[str, Any]) -> UserError:
     """Says who holds the directory."""
     try:
-        writer = json.loads((workdir / NAME).read_text())
         who = (
             f"{writer['verb']} (process {writer['process']} on {writer['host']}) "
             f"writes there since {writer['since']}"
         )
-    except (OSError, ValueError, LookupError, TypeError):
+    except (LookupError, TypeError):
         who = "another command writes there"
     return UserError(
         f"workdir: {workdir} is in use: {who}: wait until it ends, or use another "
