@@ -39,6 +39,15 @@ def test_a_field_that_is_lacking_takes_its_default(tmp_path, values, capsys):
     )
 
 
+def test_a_lacking_field_means_what_it_meant(tmp_path, values, capsys):
+    """Candidates of an older run stay comparable: all were scored on all images."""
+    path = tmp_path / "config.json"
+    del values["score"]["images"]
+    write(path, values)
+    assert file.load(path).score == replace(TINY.score, images=0)
+    assert "score.images = 0" in capsys.readouterr().err
+
+
 def test_a_whole_configuration_says_nothing(tmp_path, capsys):
     file.save(TINY, tmp_path / "config.json")
     assert file.load(tmp_path / "config.json") == TINY

@@ -35,7 +35,7 @@ from jaxhypernas.execution.pace import GROWTH, Pace
 from jaxhypernas.generators import GENERATORS
 from jaxhypernas.hosts import interrupt
 from jaxhypernas.programs import parts as all_parts
-from jaxhypernas.programs import scoring
+from jaxhypernas.programs import scorers, scoring
 from jaxhypernas.programs.scoring import make_score
 from jaxhypernas.programs.steps import init_state, make_optimizer, make_steps
 from jaxhypernas.programs.training import check_progress
@@ -400,3 +400,20 @@ def test_the_rest_of_the_work_does_not_make_pieces_small():
     # A machine that became slow is followed at once.
     pace.took(200, 40.0)
     assert pace.number == 10
+
+
+@pytest.mark.parametrize(("images", "expected"), [(0, 24), (20, 20), (99, 24)])
+def test_images_that_candidates_are_scored_on(dataset, images, expected):
+    """Drawn class by class from those held out, and the same in every program."""
+    score = dataclasses.replace(TINY.score, images=images)
+    config = dataclasses.replace(TINY, score=score)
+    parts = parts_on(1, config, dataset)
+    held = dataset.valid.take(np.arange(24))
+    first, second = (
+        scorers.scored_on(parts, dataset._replace(valid=held))
+        for _ in range(2)
+    )
+    assert first.size == expected
+    assert_same(tuple(first), tuple(second))
+    counts = np.bincount(first.y_N, minlength=10)
+    assert (counts > 0).sum() == len(set(held.y_N.tolist()))

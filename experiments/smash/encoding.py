@@ -24,7 +24,7 @@ from jaxhypernas.generators.configs import SmashConfig
 from jaxhypernas.generators.smash import smash
 from jaxhypernas.numerics.stats import format_report, rank_report
 from jaxhypernas.programs.populations import parse
-from jaxhypernas.programs.scorers import batches_of
+from jaxhypernas.programs.scorers import batches_of, scored_on
 from jaxhypernas.programs.scoring import make_score
 from jaxhypernas.types import Scores
 
@@ -55,7 +55,9 @@ def score_pairs(run: jhn.Run, archs, others) -> Scores:
     score = make_score(
         paired, generator, run.parts.local_mesh, run.parts.chunk
     )
-    valid = batches_of(run.parts, run.dataset, run.dataset.valid)
+    valid = batches_of(
+        run.parts, run.dataset, scored_on(run.parts, run.dataset)
+    )
     return score((run.phi, valid), (archs, others), space.cost(archs).flops)
 
 

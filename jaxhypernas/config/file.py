@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 from functools import cache
+from typing import Any
 
 from etils.epath import Path, PathLike
 
@@ -31,8 +32,8 @@ def save(config: Config, path: PathLike) -> None:
 def load(path: PathLike) -> Config:
     """Reads what `save` wrote.
 
-    Fields that the version that wrote it did not have take their defaults, and a line
-    on standard error names them.
+    Fields that the version that wrote it did not have take their defaults, or what that
+    version did, and a line on standard error says so.
 
     Args:
         path: The file.
@@ -52,8 +53,17 @@ def load(path: PathLike) -> Config:
         ) from None
     added = lacking(to_json(config), values)
     if added:
-        _say_once(f"{path} lacks {', '.join(added)}: taken by default")
+        whole = to_json(config)
+        taken = [f"{place} = {_at(whole, place)}" for place in added]
+        _say_once(f"{path} is of an older version: {', '.join(taken)}")
     return config
+
+
+def _at(values: Any, place: str) -> Any:
+    """The value at a place, as in ``train.steps``."""
+    for name in place.split("."):
+        values = values[name]
+    return values
 
 
 @cache

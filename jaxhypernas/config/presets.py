@@ -81,6 +81,7 @@ _SMASH_PAPER = Config(
     strategy=SmashSearchConfig(number=500),
     data=_CIFAR,
     train=_SMASH_TRAIN,
+    score=ScoreConfig(images=0),
     retrain=RetrainConfig(
         top=1,
         sample=50,
@@ -99,6 +100,7 @@ _GHN_PAPER = Config(
     strategy=RandomConfig(),
     data=_CIFAR,
     train=_SMASH_TRAIN,
+    score=ScoreConfig(images=0),
     retrain=RetrainConfig(
         top=10,
         sample=100,
@@ -125,6 +127,7 @@ _ONE_SHOT_PAPER = Config(
         path_dropout=0.05,
         ghosts=32,
     ),
+    score=ScoreConfig(images=0),
     retrain=RetrainConfig(
         top=10,
         sample=50,
@@ -143,6 +146,7 @@ _PNAS_PAPER = Config(
     generator=StandaloneConfig(),
     strategy=ProgressiveConfig(surrogate="lstm"),
     data=_CIFAR,
+    score=ScoreConfig(images=0),
     retrain=RetrainConfig(
         top=1,
         train=TrainConfig(

@@ -79,8 +79,21 @@ class ScoreConfig(Settings):
     """images per batch, at most; BatchNorm's statistics come from the batch, and there
     are at least 10 batches"""
 
+    images: int = 1024
+    """held-out images that candidates are scored on, at most; 0: all"""
+
+    def taken(self, held: int) -> int:
+        """Returns the number of images that candidates are scored on.
+
+        Args:
+            held: Number of held-out images.
+        """
+        return min(held, self.images or held)
+
     def check(self) -> None:
-        """Raises `UserError` for a batch of one image."""
+        """Raises `UserError` for a number out of range."""
+        if self.images < 0:
+            raise UserError(f"images: {self.images} must be 0 (all) or more")
         if self.batch < 2:
             raise UserError(
                 f"batch: {self.batch} must be at least 2, BatchNorm needs a batch"

@@ -7,6 +7,9 @@ from typing import Any, Literal
 from jaxhypernas.config.config import REGISTRIES, Config, name_of
 from jaxhypernas.types import Settings, UserError
 
+BEFORE = {"score.images": 0}
+"""What a file means that lacks a field, where that is not today's default."""
+
 
 def to_json(config: Config) -> dict[str, Any]:
     """Returns a configuration as nested dictionaries.
@@ -85,9 +88,14 @@ def _fields(
         no_default = no_value and field.default_factory is dataclasses.MISSING
         if no_default and field.name not in values:
             raise UserError(f"{place}{field.name}: is missing")
+    before = {
+        field: BEFORE[f"{place}{field}"]
+        for field in kinds
+        if f"{place}{field}" in BEFORE
+    }
     return {
         name: _value(kinds[name], value, f"{place}{name}")
-        for name, value in values.items()
+        for name, value in {**before, **values}.items()
     }
 
 

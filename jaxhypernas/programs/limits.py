@@ -32,11 +32,11 @@ def check(parts: Parts, dataset: Dataset) -> None:
             candidate is within the limits of the search.
     """
     config = parts.config
-    splits = (
-        [dataset.valid] if dataset.stored else [dataset.valid, dataset.test]
-    )
-    for split in splits:
-        batches.batch_shape(split.size, config.score.batch)
+    numbers = [config.score.taken(dataset.valid.size), dataset.valid.size]
+    if not dataset.stored:
+        numbers.append(dataset.test.size)
+    for number in numbers:
+        batches.batch_shape(number, config.score.batch)
     _check_memory(parts)
     if parts.searched.generator.trained:
         check_batch(parts)

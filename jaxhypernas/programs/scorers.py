@@ -4,10 +4,11 @@ from collections.abc import Callable
 from functools import cache
 
 import jax
+import numpy as np
 
 from jaxhypernas.data.batches import Batches, make_batches
 from jaxhypernas.data.dataset import Dataset
-from jaxhypernas.data.splits import Split
+from jaxhypernas.data.splits import Split, stratified
 from jaxhypernas.execution.pace import Pace
 from jaxhypernas.hosts import interrupt
 from jaxhypernas.programs import training
@@ -80,7 +81,7 @@ def generated_scorer(
 
     @cache
     def replicated() -> tuple[Params, Batches]:
-        return phi(), batches_of(parts, dataset, dataset.valid)
+        return phi(), batches_of(parts, dataset, scored_on(parts, dataset))
 
     def evaluate(candidates: Candidates) -> Scores:
         work_A = candidates.cost.flops
@@ -88,6 +89,22 @@ def generated_scorer(
 
     pace = Pace(PIECE_SECONDS, least=parts.mesh.size * parts.chunk)
     return Scorer(space, table, evaluate, pace)
+
+
+def scored_on(parts: Parts, dataset: Dataset) -> Split:
+    """Returns the held-out images that candidates are scored on.
+
+    Args:
+        parts: The parts of the run.
+        dataset: The images.
+    """
+    valid = dataset.valid
+    number = parts.config.score.taken(valid.size)
+    if number == valid.size:
+        return valid
+    rng = np.random.default_rng(parts.config.seed)
+    chosen, _ = stratified(valid.y_N, number, rng)
+    return valid.take(chosen)
 
 
 def batches_of(parts: Parts, dataset: Dataset, split: Split) -> Batches:

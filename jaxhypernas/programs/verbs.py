@@ -403,7 +403,8 @@ def _setting(parts: Parts, images: Identity) -> str:
     """One line on data, seeds and hardware."""
     config = parts.config
     names = config.names
-    batches, size = batch_shape(images.valid, config.score.batch)
+    scored_on = config.score.taken(images.valid)
+    batches, size = batch_shape(scored_on, config.score.batch)
     device = parts.mesh.devices.flat[0].device_kind
     named = ""
     if images.class_names:

@@ -3,9 +3,10 @@
 Claim: after ``kill -9`` at random moments of train, score and search, of one process or
 of one or both of two, after damage to saved files, on a full disk and in a read-only
 directory: everything finished is still there, the run goes on to the training state and
-scores of an undisturbed one, bit for bit, every failure is one line, nothing hangs.
-Command: python experiments/bench/faults [--kills N] [--seed S]
-[--only kills damage disk] [--json]
+scores of an undisturbed one, bit for bit, every failure is one line, nothing hangs. Of
+several commands at once in one work directory one works, and the others are told so.
+Command: python experiments/bench/faults [--kills N] [--rounds N] [--seed S]
+[--only kills damage disk writers] [--json]
 Hardware: two CPU cores shared with other jobs.
 Numbers (experiments/LOG.md): 53 kills lost nothing; one resumed training of two
 processes was still running after 300 s on a busy core, and that is not explained. None
@@ -27,8 +28,9 @@ from campaign import Args, Campaign
 from damage import damage
 from disk import disk
 from kills import kills
+from writers import writers
 
-PARTS = {"kills": kills, "damage": damage, "disk": disk}
+PARTS = {"kills": kills, "damage": damage, "disk": disk, "writers": writers}
 
 
 def main(args: Args) -> None:

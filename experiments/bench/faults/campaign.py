@@ -23,12 +23,16 @@ class Args:
     seed: int = 0
     """seed of moments, victims, damage and room on disk"""
 
-    only: tuple[Literal["kills", "damage", "disk"], ...] = (
+    only: tuple[Literal["kills", "damage", "disk", "writers"], ...] = (
         "kills",
         "damage",
         "disk",
+        "writers",
     )
     """parts of the campaign"""
+
+    rounds: int = 20
+    """rounds of several writers at once"""
 
     verbs: tuple[Verb, ...] = ("train", "score", "search")
     """verbs that are killed, or run out of disk"""

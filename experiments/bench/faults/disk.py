@@ -23,8 +23,7 @@ def disk(campaign: Campaign) -> None:
             for _ in range(3 // processes):
                 room = campaign.random.uniform(0, 0.9)
                 _full(campaign, verb, processes, room)
-            if processes == 1:
-                _read_only(campaign, verb)
+            _read_only(campaign, verb, processes)
 
 
 @contextmanager
@@ -70,12 +69,14 @@ def _full(campaign: Campaign, verb: str, processes: int, room: float) -> None:
         equal(workdir, truth)
 
 
-def _read_only(campaign: Campaign, verb: str) -> None:
+def _read_only(campaign: Campaign, verb: str, processes: int) -> None:
     """A run with something left to do cannot go on until it can write."""
-    truth = campaign.truth(verb, 1)
+    truth = campaign.truth(verb, processes)
     with (
         _mounted(campaign.path("disk")) as place,
-        campaign.case(f"{verb}, read-only directory") as case,
+        campaign.case(
+            f"{verb}, {processes} process(es), read-only directory"
+        ) as case,
     ):
         workdir = place / "run"
         shutil.copytree(truth, workdir)
@@ -85,8 +86,10 @@ def _read_only(campaign: Campaign, verb: str) -> None:
             max(workdir.glob("scores/*.parquet")).unlink()
         moment = Moment(workdir)
         subprocess.run(["mount", "-o", "remount,ro", place], check=True)
-        case.outcome = refused("Read-only file system", verb, workdir)
+        case.outcome = refused(
+            "Read-only file system", verb, workdir, processes
+        )
         subprocess.run(["mount", "-o", "remount,rw", place], check=True)
-        finish(verb, workdir)
+        finish(verb, workdir, processes)
         moment.is_kept(workdir)
         equal(workdir, truth)

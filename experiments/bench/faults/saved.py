@@ -7,24 +7,28 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from claim import must
 
+TABLES = ("scores", "retrain")
+"""Directories of tables."""
+
 
 class Moment:
     """All that a run has finished at a moment."""
 
     def __init__(self, workdir: Path) -> None:
         self.newest = newest_step(workdir)
-        self.files = _files(workdir)
+        self.config = _config(workdir)
+        self.rows = {table: rows(workdir, table) for table in TABLES}
         self.lines = len(_metrics(workdir))
 
     def is_kept(self, workdir: Path) -> None:
         """Broken if a part of it is lost, has changed or was done again."""
-        now = _files(workdir)
-        lost = [
-            name
-            for name, content in self.files.items()
-            if now.get(name) != content
-        ]
-        must(not lost, f"lost or changed: {lost}")
+        must(
+            self.config in ("", _config(workdir)),
+            "the configuration is lost or changed",
+        )
+        for table, there in self.rows.items():
+            lost = there - rows(workdir, table)
+            must(not lost, f"{lost.total()} rows of {table} lost or changed")
         must(
             newest_step(workdir) >= self.newest,
             f"lost: checkpoint {self.newest}",
@@ -37,7 +41,8 @@ class Moment:
         )
 
     def __str__(self) -> str:
-        return f"step {self.newest}, {len(self.files)} files"
+        number = sum(there.total() for there in self.rows.values())
+        return f"step {self.newest}, {number} rows"
 
 
 def steps(workdir: Path) -> list[int]:
@@ -56,9 +61,9 @@ def equal(workdir: Path, undisturbed: Path) -> None:
 
     Training states are compared by the checksums of their leaves.
     """
-    for table in ("scores", "retrain"):
+    for table in TABLES:
         must(
-            _rows(workdir, table) == _rows(undisturbed, table),
+            rows(workdir, table) == rows(undisturbed, table),
             f"{table} differ from the undisturbed run's",
         )
     ours = _records(workdir)
@@ -69,14 +74,18 @@ def equal(workdir: Path, undisturbed: Path) -> None:
     )
 
 
-def _files(workdir: Path) -> dict[str, bytes]:
-    """The contents of tables and configuration, by name."""
-    patterns = ("scores/*.parquet", "retrain/*.parquet", "config.json")
-    return {
-        str(path.relative_to(workdir)): path.read_bytes()
-        for pattern in patterns
-        for path in workdir.glob(pattern)
-    }
+def rows(workdir: Path, table: str) -> Counter:
+    """Returns how often each row of a table is there."""
+    return Counter(
+        tuple(map(repr, row.items()))
+        for path in workdir.glob(f"{table}/*.parquet")
+        for row in pq.read_table(path).to_pylist()
+    )
+
+
+def _config(workdir: Path) -> str:
+    path = workdir / "config.json"
+    return path.read_text() if path.exists() else ""
 
 
 def _metrics(workdir: Path) -> list[dict]:
@@ -84,15 +93,6 @@ def _metrics(workdir: Path) -> list[dict]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def _rows(workdir: Path, table: str) -> Counter:
-    """How often each row of a table is there."""
-    return Counter(
-        tuple(map(repr, row.items()))
-        for path in workdir.glob(f"{table}/*.parquet")
-        for row in pq.read_table(path).to_pylist()
-    )
 
 
 def _records(workdir: Path) -> dict[int, str]:

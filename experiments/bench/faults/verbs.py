@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -35,15 +36,24 @@ WORDS = {
     "search": ["search", *FLAGS],
 }
 
-PROGRESS = re.compile(r"(train|score|search|retrain) .*\d+/\d+|\s*$")
-"""Lines of progress on standard error."""
+PROGRESS = re.compile(
+    r"(train|score|search|retrain) .*\d+/\d+|\s*$"
+    r"|digits: |10 classes; |.* \(\d+ s\) \.\.\.$|.* took \d+ s$"
+)
+"""Lines of progress on standard error, and about the images."""
 
 
 class Started:
     """A verb under way, in one process or two."""
 
-    def __init__(self, verb: str, workdir: Path, processes: int = 1) -> None:
-        command = [sys.executable, "-m", "jaxhypernas", *WORDS[verb]]
+    def __init__(
+        self,
+        verb: str,
+        workdir: Path,
+        processes: int = 1,
+        more: Sequence[str] = (),
+    ) -> None:
+        command = [sys.executable, "-m", "jaxhypernas", *WORDS[verb], *more]
         command += ["--workdir", str(workdir)]
         if processes > 1:
             command.append("--distributed")
@@ -107,14 +117,18 @@ class Started:
 
 
 def finish(
-    verb: str, workdir: Path, processes: int = 1, most: int = 0
+    verb: str,
+    workdir: Path,
+    processes: int = 1,
+    most: int = 0,
+    more: Sequence[str] = (),
 ) -> list[str]:
     """Runs a verb to its end; Broken unless it succeeds.
 
     Returns:
         Its lines on standard error, of which there may be ``most``.
     """
-    started = Started(verb, workdir, processes)
+    started = Started(verb, workdir, processes, more)
     codes = started.finished()
     said = [line for i in range(processes) for line in started.said(i)]
     must(not any(codes), f"exit codes {codes}: {said[:1]} {said[-1:]}")

@@ -18,6 +18,7 @@ from jaxhypernas.data.dataset import Dataset, blank
 from jaxhypernas.data.splits import Split
 from jaxhypernas.execution.mesh import ARCH
 from jaxhypernas.programs.parts import Parts, build
+from jaxhypernas.programs.scorers import scored_on
 from jaxhypernas.programs.scoring import Part, score_program, zeros
 from jaxhypernas.programs.training import (
     abstract_state,
@@ -112,7 +113,7 @@ def _score(parts: Parts, dataset: Dataset) -> Program:
     # `parts.mesh` is for training: here each device has candidates of its own.
     _, target, generator = parts.searched
     program = score_program(target, generator, parts.local_mesh, parts.chunk)
-    valid = _batches(parts, dataset, dataset.valid)
+    valid = _batches(parts, dataset, scored_on(parts, dataset))
     number = parts.local_mesh.size * parts.chunk
 
     def whole(phi, batches, population, number_D):
