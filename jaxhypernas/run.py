@@ -177,22 +177,25 @@ class Run:
     @cached_property
     def phi(self) -> Params:
         """Parameters of the trained generator."""
-        return verbs.restore_phi(self.parts, self.workdir)
+        phi = verbs.restore_phi(self.parts, self.workdir)
+        verbs.describe(self.dataset)
+        return phi
 
     @cached_property
     def scorer(self) -> Scorer:
         """Scores candidates that the table lacks; makes the work directory."""
         parts, table = self.parts, self.scores
-        # Training has described the images.
-        describe = "phi" not in self.__dict__
-        verbs.begin(parts, self.dataset, self.workdir, describe=describe)
+        verbs.begin(parts, self.dataset, self.workdir)
         if parts.searched.generator.trained:
             return scorers.generated_scorer(
                 parts, table, self.dataset, lambda: self.phi
             )
-        return scorers.scratch_scorer(parts, table, self.from_scratch)
+        return scorers.scratch_scorer(parts, table, lambda: self.from_scratch)
 
     @cached_property
     def from_scratch(self) -> FromScratch:
         """Trains candidates from scratch."""
-        return scorers.make_from_scratch(self.parts, self.dataset)
+        made = scorers.make_from_scratch(self.parts, self.dataset)
+        if "phi" not in self.__dict__:
+            verbs.describe(self.dataset)
+        return made

@@ -258,6 +258,18 @@ class Space(NamedTuple):
 
 
 @_documented
+class Module(NamedTuple):
+    """The network of one architecture, which needs Flax alone."""
+
+    source: str
+    """Python: a class ``Network`` of Flax NNX, and its parts, after the code of
+    `targets.modules.layers`."""
+
+    weights: dict[str, np.ndarray]
+    """Its weights, by their places in the module, as in ``stem.conv.kernel``."""
+
+
+@_documented
 class Target(NamedTuple):
     """A family of networks, one for each architecture of a space."""
 
@@ -278,6 +290,10 @@ class Target(NamedTuple):
     forms: Mapping[str, "Target"] = MappingProxyType({})
     """The same networks computed in other ways, equal to rounding, by name;
     `execution.choose` picks one."""
+
+    module: Callable[[Arch, Params], Module] | None = None
+    """``module(arch, theta)``: the network of an architecture, to export; arrays are
+    NumPy's. None: its networks cannot be exported."""
 
 
 @_documented

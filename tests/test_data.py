@@ -581,7 +581,6 @@ def test_damaged_set(written, tmp_path):
             "data.dataset",
             "'written'",
             "cannot be read",
-            "prepare it again",
         )
 
 

@@ -97,7 +97,7 @@ def test_a_disk_that_fails_is_one_line(code, file):
     named = file or "workdir: /runs/mine"
     assert str(caught.value) == (
         f"{named} cannot be written ({reason}): "
-        "make room or allow it, and give the same command"
+        f"{files.UNWRITABLE[code]}, and give the same command"
     )
 
 

@@ -104,7 +104,7 @@ def test_training_equals_that_of_one_process(trained, tmp_path):
     phi = alone.train()
     found = state(trained)
     assert found.step == CONFIG.train.steps
-    assert_close(found.phi, phi, atol=1e-7)
+    assert_close(found.phi, phi, rtol=3e-4)
     lines = (
         (workdir / "metrics.jsonl").read_text().splitlines()
         for workdir in (trained, alone.workdir)
@@ -166,7 +166,8 @@ def test_a_killed_process_is_the_last_line_of_the_other_and_loses_nothing(
     lines = quiet(told).splitlines()
     assert lines[-1] == log_filter.LOST
     if flag:
-        others = [line for line in lines if not line.startswith("score ")]
+        usual = "score ", "digits: ", "10 classes", "reading images"
+        others = [line for line in lines if not line.startswith(usual)]
         assert others == [log_filter.LOST]
 
     kept = Table(two / "scores", pytest.fail).read().to_pylist()

@@ -11,10 +11,9 @@ class DataConfig(Settings):
     """Images to train and score on."""
 
     dataset: str = "digits"
-    """"digits" (1,797 images of 8x8x1), the path of an .npz with the arrays x_train,
-    y_train, x_test, y_test, of a directory with a folder of pictures per class, or of a
-    set that Hugging Face's datasets saved, or a tensorflow-datasets set, as in
-    "cifar10" or "name/config:1.0.0\""""
+    """"digits" (1,797 images of 8x8x1), the path of an .npz, of a directory with a
+    folder of pictures per class or of Hugging Face's save_to_disk, or a set of
+    tensorflow-datasets, as in "cifar10" or "name/config:1.0.0\""""
 
     data_dir: str | None = None
     """directory in which tensorflow-datasets prepared the set; None: its default"""

@@ -42,19 +42,24 @@ def make_from_scratch(parts: Parts, dataset: Dataset) -> FromScratch:
 
 
 def scratch_scorer(
-    parts: Parts, table: ScoreTable, from_scratch: FromScratch
+    parts: Parts, table: ScoreTable, from_scratch: Callable[[], FromScratch]
 ) -> Scorer:
     """Makes the scorer that trains every candidate from scratch.
 
     Args:
         parts: The parts of the run.
         table: The table of scores.
-        from_scratch: Trains and scores candidates, as many as devices at a time.
+        from_scratch: Returns what trains and scores candidates, as many as devices at a
+            time; called when the first one is scored.
+
+    Raises:
+        UserError: The training images are streamed.
     """
+    training.check_not_streamed(parts.config)
     devices = parts.mesh.size
 
     def evaluate(candidates: Candidates) -> Scores | None:
-        truth = from_scratch(candidates.arch, candidates.id_A)
+        truth = from_scratch()(candidates.arch, candidates.id_A)
         return None if truth is None else truth.valid
 
     pace = Pace(PIECE_SECONDS, least=devices, most=devices)

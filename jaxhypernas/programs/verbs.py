@@ -60,6 +60,7 @@ def train(parts: Parts, dataset: Dataset, workdir: Path) -> Params:
     # A setting that does not fit must not wait for a checkpoint to be read.
     training.check_batch(parts)
     begin(parts, dataset, workdir)
+    describe(dataset)
     config = parts.config.train
     metrics = Metrics(workdir)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
@@ -175,16 +176,13 @@ def restore_phi(parts: Parts, workdir: Path) -> Params:
     return state.phi
 
 
-def begin(
-    parts: Parts, dataset: Dataset, workdir: Path, *, describe: bool = True
-) -> None:
+def begin(parts: Parts, dataset: Dataset, workdir: Path) -> None:
     """Makes the work directory of a run, unless the run cannot begin here.
 
     Args:
         parts: The parts of the run.
         dataset: The images.
         workdir: The work directory.
-        describe: Whether to say on standard error what the images are.
 
     Raises:
         UserError: The run cannot begin; nothing is written.
@@ -194,13 +192,20 @@ def begin(
     if parts.config != stored:
         limits.check(parts, dataset)
     config_file.begin(workdir, parts.config, stored)
-    if not processes.first():
-        return
-    if describe:
+    is_known = (workdir / data_file.NAME).exists()
+    if processes.first() and not is_known:
+        data_file.save(workdir, data_file.identify(dataset))
+
+
+def describe(dataset: Dataset) -> None:
+    """Says on standard error what the images are.
+
+    Args:
+        dataset: The images.
+    """
+    if processes.first():
         for line in summary.lines(dataset):
             files.report(line)
-    if not (workdir / data_file.NAME).exists():
-        data_file.save(workdir, data_file.identify(dataset))
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from jaxhypernas.numerics.normalisation import (
 )
 from jaxhypernas.numerics.pooling import average_pool
 from jaxhypernas.targets.cell_forms import branching, fused, native
+from jaxhypernas.targets.modules.cell import cell_module
 from jaxhypernas.targets.ops import OPS
 from jaxhypernas.types import ImageShape, Params, Target, WeightSpec
 
@@ -81,6 +82,9 @@ def cell_network(
     weight_spec = _weight_spec(structure, config, image, classes)
     nodes = _nodes(structure, config, weight_spec)
 
+    def module(arch, theta):
+        return cell_module(structure, config, image, classes, arch, theta)
+
     def network(cell, norm):
         return partial(_apply, structure, config, _Form(cell, norm))
 
@@ -91,6 +95,7 @@ def cell_network(
             nodes,
             network(partial(cell, structure.relaxed), norm),
             forms,
+            module,
         )
 
     ops = [OPS[name] for name in structure.ops]

@@ -47,7 +47,14 @@ from jaxhypernas.targets.memory_bank_kernels import (
     cut_kernel,
     one_by_one_kernels,
 )
-from jaxhypernas.types import ImageShape, Params, Target, WeightSpec
+from jaxhypernas.targets.modules.memory_bank import memory_bank_module
+from jaxhypernas.types import (
+    ImageShape,
+    Module,
+    Params,
+    Target,
+    WeightSpec,
+)
 
 OUTPUT_SCALE = 0.1
 """Factor of an op's output before it is added to the memory."""
@@ -79,10 +86,17 @@ def memory_bank(
         The target.
     """
     weight_spec = _weight_spec(config, image, classes)
+
+    def module(arch: MemoryBankArch, theta: Params) -> Module:
+        return memory_bank_module(
+            config, OUTPUT_SCALE, image, classes, arch, theta
+        )
+
     return Target(
         weight_spec,
         partial(_apply, config, image),
         _nodes(config, weight_spec),
+        module=module,
     )
 
 

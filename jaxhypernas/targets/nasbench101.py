@@ -36,7 +36,14 @@ from jaxhypernas.archs.sizes import Nasbench101Config
 from jaxhypernas.numerics import cpu
 from jaxhypernas.numerics.normalisation import conv_norm
 from jaxhypernas.numerics.pooling import max_pool_3x3
-from jaxhypernas.types import ImageShape, Params, Target, WeightSpec
+from jaxhypernas.targets.modules.nasbench101 import nasbench101_module
+from jaxhypernas.types import (
+    ImageShape,
+    Module,
+    Params,
+    Target,
+    WeightSpec,
+)
 
 _ConvNorm = Callable[[jax.Array, jax.Array, int, bool], jax.Array]
 """A convolution and its BatchNorm, as `conv_norm`."""
@@ -77,12 +84,15 @@ def nasbench101(
     check_image(image)
     weight_spec = _weight_spec(config, image, classes)
     nodes = _nodes(config, weight_spec)
-    native = Target(weight_spec, partial(_apply, cpu.conv_norm), nodes)
-    return Target(
-        weight_spec,
-        partial(_apply, conv_norm),
-        nodes,
-        forms={"native": native},
+
+    def module(arch: Nasbench101Arch, theta: Params) -> Module:
+        return nasbench101_module(config, image, classes, arch, theta)
+
+    native = Target(
+        weight_spec, partial(_apply, cpu.conv_norm), nodes, module=module
+    )
+    return native._replace(
+        apply=partial(_apply, conv_norm), forms={"native": native}
     )
 
 

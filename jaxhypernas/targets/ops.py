@@ -24,6 +24,20 @@ Weights = dict[str, jax.Array]
 """Weights of one op, by name."""
 
 
+class OpModule(NamedTuple):
+    """An op in the source of an exported network: a layer, a function, or neither."""
+
+    layer: str = ""
+    """What makes its layer of `targets.modules.layers`; ``channels`` and ``rngs`` are
+    known there."""
+
+    function: str = ""
+    """Name of its function, where it has no weights; empty: it changes nothing."""
+
+    weights: Callable[[dict[str, Any]], dict[str, Any]] = lambda weights: {}
+    """``weights(own)``: the op's weights by their names in the layer."""
+
+
 class Op(NamedTuple):
     """An op. Only ``shapes`` and ``apply`` are needed; the rest makes it faster."""
 
@@ -44,6 +58,9 @@ class Op(NamedTuple):
     native: cpu.NativeOp | None = None
     """The op in C++, for weights in the order of ``shapes``. None: C++ does not have
     it, and its space has no native form."""
+
+    module: OpModule | None = None
+    """The op in exported networks. None: its networks cannot be exported."""
 
 
 def convolutions(*kernels: tuple[int, int]) -> Op:
@@ -71,12 +88,26 @@ def convolutions(*kernels: tuple[int, int]) -> Op:
         around = ((above, above), (left, left), (0, 0), (0, 0))
         return jnp.pad(w["conv0"], around)
 
+    def module_weights(w):
+        if len(kernels) == 1:
+            return {"conv.kernel": w["conv0"]}
+        return {
+            f"layers.{i}.conv.kernel": w[f"conv{i}"]
+            for i in range(len(kernels))
+        }
+
+    made = ", ".join(
+        f"ConvNorm(channels, channels, {k}, rngs=rngs)" for k in kernels
+    )
+    if len(kernels) > 1:
+        made = f"Chain({made})"
     fits = len(kernels) == 1 and max(kernels[0]) <= 3
     return Op(
         shapes,
         apply,
         kernel=kernel if fits else None,
         native=cpu.layers(*(cpu.Layer(kernel=k) for k in kernels)),
+        module=OpModule(layer=made, weights=module_weights),
     )
 
 
@@ -105,13 +136,27 @@ def separable(kernel: int, times: int, dilation: int = 1) -> Op:
             x = batch_norm(x @ w[f"wide{i}"])
         return x
 
+    def module_weights(w):
+        found = {}
+        for i in range(times):
+            found[f"deep.{i}.kernel"] = w[f"deep{i}"][:, :, None]
+            found[f"wide.{i}.conv.kernel"] = w[f"wide{i}"][None, None]
+        return found
+
     layer = cpu.Layer(depthwise=kernel, dilation=dilation)
-    return Op(shapes, apply, native=cpu.layers(*[layer] * times))
+    made = f"Separable(channels, {kernel}, {times}, {dilation}, rngs=rngs)"
+    return Op(
+        shapes,
+        apply,
+        native=cpu.layers(*[layer] * times),
+        module=OpModule(layer=made, weights=module_weights),
+    )
 
 
 def _without_weights(
     apply: Callable[[jax.Array], jax.Array],
     native: cpu.NativeOp,
+    function: str,
     taps_3x3: list[list[int]] | None = None,
     mean: bool = False,
 ) -> Op:
@@ -128,6 +173,7 @@ def _without_weights(
         kernel=kernel if taps_3x3 else None,
         mean=mean,
         native=native,
+        module=OpModule(function=function),
     )
 
 
@@ -139,13 +185,19 @@ _CENTRE = [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
 _ALL = [[1, 1, 1]] * 3
 
 OPS: dict[str, Op] = {
-    "skip_connect": _without_weights(_identity, cpu.SKIP, _CENTRE),
+    "skip_connect": _without_weights(_identity, cpu.SKIP, "", _CENTRE),
     "nor_conv_1x1": convolutions((1, 1)),
     "nor_conv_3x3": convolutions((3, 3)),
     "avg_pool_3x3": _without_weights(
-        average_pool_3x3, cpu.AVERAGE_POOL, _ALL, mean=True
+        average_pool_3x3,
+        cpu.AVERAGE_POOL,
+        "average_pool_3x3",
+        _ALL,
+        mean=True,
     ),
-    "max_pool_3x3": _without_weights(max_pool_3x3, cpu.MAX_POOL),
+    "max_pool_3x3": _without_weights(
+        max_pool_3x3, cpu.MAX_POOL, "max_pool_3x3"
+    ),
     "sep_conv_3x3": separable(3, 2),
     "sep_conv_5x5": separable(5, 2),
     "sep_conv_7x7": separable(7, 2),
