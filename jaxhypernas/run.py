@@ -12,7 +12,7 @@ from jaxhypernas.config import Config, data_file, file
 from jaxhypernas.config.data_file import Identity
 from jaxhypernas.data.dataset import Dataset, load
 from jaxhypernas.execution.devices import check_numbers, set_up
-from jaxhypernas.programs import origin, scorers, verbs
+from jaxhypernas.programs import export, origin, scorers, verbs
 from jaxhypernas.programs.parts import Parts, build
 from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.programs.truth import FromScratch
@@ -119,6 +119,7 @@ class Run:
                 self.scorer,
                 lambda: self.from_scratch,
                 self.retrained,
+                self.workdir,
             )
         return self.retrained
 
@@ -130,6 +131,25 @@ class Run:
         """Writes report.md, report.json and pictures; returns the figures."""
         tables = self.scores, self.retrained
         return verbs.report(self.parts, self.identity, *tables, self.workdir)
+
+    def export(
+        self, out: PathLike, *, rank: int = 1, arch: str = ""
+    ) -> list[Path]:
+        """Writes a network as files that need Flax alone; returns them.
+
+        Args:
+            out: The directory to write to.
+            rank: Which of the candidates trained from scratch; 1 is the winner.
+            arch: The string of an architecture instead, with generated weights.
+        """
+        if arch:
+            chosen, theta = export.generated(self.parts, self.phi, arch)
+        else:
+            chosen = export.ranked(self.retrained, rank)
+            theta = export.trained_weights(self.parts, self.workdir, chosen)
+        return export.export(
+            self.parts, self.dataset, chosen, theta, Path(out)
+        )
 
     @contextmanager
     def _alone(self, verb: str) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import pyarrow as pa
 
 from jaxhypernas.hosts import interrupt, processes
@@ -10,7 +11,7 @@ from jaxhypernas.programs.populations import parse
 from jaxhypernas.programs.truth import FromScratch
 from jaxhypernas.store.score_table import ids_from_text
 from jaxhypernas.store.tables import Table
-from jaxhypernas.types import Space
+from jaxhypernas.types import Params, Space
 
 
 class Wanted(NamedTuple):
@@ -45,6 +46,7 @@ def retrain(
     devices: int,
     observe_steps: Callable[[int], None],
     observe: Callable[[int, float], None],
+    keep: Callable[[str, Params], None],
 ) -> None:
     """Trains candidates from scratch and appends their rows, a piece at a time.
 
@@ -58,6 +60,8 @@ def retrain(
             steps that each candidate of the piece has done since the last time.
         observe: ``observe(number, accuracy)``: called after each piece with the number
             of candidates and their mean test accuracy.
+        keep: ``keep(id, theta)``: called with the weights of each candidate of the
+            group ``top``, before its row is there.
 
     Raises:
         StoppedError: A signal has come; the pieces before it are in the table.
@@ -65,7 +69,9 @@ def retrain(
     for first in range(0, len(wanted), devices):
         piece = wanted[first : first + devices]
         mine = piece[processes.share(len(piece))]
-        rows = _rows(space, mine, from_scratch, observe_steps) if mine else []
+        rows = []
+        if mine:
+            rows = _rows(space, mine, from_scratch, observe_steps, keep)
         table.append(pa.Table.from_pylist(rows))
         interrupt.check()
         accuracies = table.read(["test_accuracy"])["test_accuracy"].to_numpy()
@@ -77,6 +83,7 @@ def _rows(
     piece: list[Wanted],
     from_scratch: FromScratch,
     observe_steps: Callable[[int], None],
+    keep: Callable[[str, Params], None],
 ) -> list[dict]:
     """The rows of a piece; none if a signal came before its end."""
     population = parse(space, [each.row["arch"] for each in piece])
@@ -84,6 +91,11 @@ def _rows(
     truth = from_scratch(population, id_A, observe_steps)
     if truth is None:
         return []
+    for i, each in enumerate(piece):
+        if each.group == "top":
+            keep(
+                each.row["id"], jax.tree.map(lambda w, i=i: w[i], truth.theta)
+            )
     return [
         {
             "group": each.group,

@@ -30,7 +30,7 @@ from jaxhypernas.programs.steps import (
     make_steps,
 )
 from jaxhypernas.report import progress
-from jaxhypernas.types import Arch, Scores
+from jaxhypernas.types import Arch, Params, Scores
 
 
 class Truth(NamedTuple):
@@ -41,6 +41,9 @@ class Truth(NamedTuple):
 
     test: Scores
     """On the test images."""
+
+    theta: Params
+    """Their weights, with a leading axis A."""
 
 
 class Programs(NamedTuple):
@@ -170,7 +173,9 @@ class FromScratch:
         test = self._score(self._test, "test", population, state)
         if valid is None or test is None:
             return None
-        return jax.tree.map(lambda x: x[:A], Truth(valid, test))
+        # Weights of standalone networks are phi itself.
+        theta = jax.device_get(state.phi)
+        return jax.tree.map(lambda x: x[:A], Truth(valid, test, theta))
 
     def _train(
         self,

@@ -30,7 +30,7 @@ from jaxhypernas.report import progress
 from jaxhypernas.report.report import write as write_report
 from jaxhypernas.search.budget import within
 from jaxhypernas.search.loop import run_search
-from jaxhypernas.store import files
+from jaxhypernas.store import files, weights
 from jaxhypernas.store.checkpoints import Checkpoints
 from jaxhypernas.store.metrics import Metrics
 from jaxhypernas.store.score_table import ScoreTable
@@ -309,6 +309,7 @@ def retrain(
     scorer: Scorer,
     from_scratch: Callable[[], FromScratch],
     retrained: Table,
+    workdir: Path,
 ) -> None:
     """Trains the best candidates and a random sample from scratch.
 
@@ -317,6 +318,7 @@ def retrain(
         scorer: The scorer of the run.
         from_scratch: Returns the function that trains and scores candidates.
         retrained: The table of retrained candidates.
+        workdir: The work directory.
 
     Raises:
         UserError: No candidate is scored yet, or images are streamed.
@@ -351,6 +353,7 @@ def retrain(
             parts.mesh.size,
             observe_steps,
             observe,
+            partial(weights.save, workdir),
         )
     table.compact()
     retrained.compact()

@@ -2,6 +2,7 @@
 
 from jaxhypernas.cli.verbs.base import Verb
 from jaxhypernas.cli.verbs.compile import Compile
+from jaxhypernas.cli.verbs.export import Export
 from jaxhypernas.cli.verbs.prepare import Prepare
 from jaxhypernas.cli.verbs.rank import Rank
 from jaxhypernas.cli.verbs.report import Report
@@ -19,6 +20,7 @@ VERBS: dict[str, type[Verb]] = {
     "retrain": Retrain,
     "rank": Rank,
     "report": Report,
+    "export": Export,
     "prepare": Prepare,
     "compile": Compile,
 }

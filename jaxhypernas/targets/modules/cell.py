@@ -177,7 +177,9 @@ def _term(node: _Node, op: str, x: str) -> str:
     made = _op(op)
     if made.layer:
         return f"self.{node.layer(op)}({x})"
-    return f"{made.function}({x})" if made.function else f"({x})"
+    if made.function:
+        return f"{made.function}({x})"
+    return f"({x})" if " + " in x else x
 
 
 def _op(name: str):
