@@ -140,10 +140,12 @@ class Run:
         Args:
             out: The directory to write to.
             rank: Which of the candidates trained from scratch; 1 is the winner.
-            arch: The string of an architecture instead, with generated weights.
+            arch: The string or the id of an architecture instead, with generated
+                weights.
         """
         if arch:
-            chosen, theta = export.generated(self.parts, self.phi, arch)
+            text = self.scores.named(arch)
+            chosen, theta = export.generated(self.parts, self.phi, text)
         else:
             chosen = export.ranked(self.retrained, rank)
             theta = export.trained_weights(self.parts, self.workdir, chosen)

@@ -129,11 +129,14 @@ def test_a_picture_is_classified(run, out, tmp_path):
 def test_generated_weights(run, tmp_path):
     """The hypernetwork's weights for any architecture, cut and calibrated."""
     row = run.best(1).to_pylist()[0]
-    words = ["--workdir", str(run.workdir), "--arch", row["arch"]]
-    assert main(["export", *words, "--out", str(tmp_path)]) == 0
-    text = (tmp_path / "card.md").read_text()
-    assert "written by the generator shared, not trained" in text
-    assert "as reported" not in text
+    cards = []
+    for name in (row["arch"], row["id"][:8]):
+        words = ["--workdir", str(run.workdir), "--arch", name]
+        assert main(["export", *words, "--out", str(tmp_path)]) == 0
+        cards.append((tmp_path / "card.md").read_text())
+    assert cards[0] == cards[1]
+    assert "written by the generator shared, not trained" in cards[0]
+    assert "as reported" not in cards[0]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +144,7 @@ def test_generated_weights(run, tmp_path):
     [
         (["--rank", "9"], "rank: 9 must be in 1 .. 2"),
         (["--arch", "nonsense"], "arch"),
+        (["--arch", "0123456789abcdef"], "no candidate"),
         (
             ["--arch", "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"],
             "no path leads",

@@ -154,6 +154,9 @@ class _Score:
             number = self._devices * chunks * self._chunk
             part = slice(first, first + number)
             first += number
+            if not fitting and begun:
+                # What takes several calls waits in between, but not for others.
+                done.append(self._fetch(begun.pop(), batches))
             call = self._begin(
                 replicated, rows(population, part), work_A[part], stop
             )

@@ -10,6 +10,7 @@ from jaxhypernas.numerics import stats
 from jaxhypernas.report.plots import plot_scores, plot_search
 from jaxhypernas.report.ranking import plain, rank_rows
 from jaxhypernas.store import files, json_text
+from jaxhypernas.store.score_table import SHORT_ID
 
 
 def write(
@@ -185,16 +186,18 @@ def _best_lines(best: list[dict]) -> list[str]:
     lines = [
         "## Best by score",
         "",
-        "| loss | accuracy | params | FLOPs | architecture |",
-        "|---|---|---|---|---|",
+        "| id | loss | accuracy | params | FLOPs | architecture |",
+        "|---|---|---|---|---|---|",
     ]
     for row in best:
         cells = (
+            f"`{row['id'][:SHORT_ID]}`",
             f"{row['loss']:.4f}",
             f"{row['accuracy']:.4f}",
             f"{row['params']:,}",
             f"{row['flops']:,}",
-            f"`{row['id']}`",
+            # A bar in a string would end the cell.
+            f"`{row['arch'].replace('|', chr(92) + '|')}`",
         )
         lines.append("| " + " | ".join(cells) + " |")
     return lines

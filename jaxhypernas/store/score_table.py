@@ -3,6 +3,8 @@
 In memory are 16 bytes of each candidate: its id, its loss and the place of its row.
 """
 
+import re
+
 import numpy as np
 import pyarrow as pa
 from etils.epath import PathLike
@@ -16,6 +18,9 @@ COUNTS = ("params", "flops", "live_params", "live_flops")
 
 COLUMNS = ("id", "arch", "loss", "accuracy", *COUNTS)
 """Columns of the table."""
+
+SHORT_ID = 8
+"""Digits of an id that are shown; so many or more are understood."""
 
 NO_ROWS = pa.table(
     {"id": pa.array([], pa.string()), "loss": pa.array([], pa.float64())}
@@ -180,6 +185,30 @@ class ScoreTable:
         smaller_A = np.append(np.float32(np.inf), running)[first_A]
         unbeaten = (loss_A == loss_A[first_A]) & (loss_A < smaller_A)
         return self.rows(id_A[unbeaten])
+
+    def named(self, text: str) -> str:
+        """Returns the string of the architecture that a text names.
+
+        Args:
+            text: The first `SHORT_ID` digits or more of the id of a candidate, or an
+                architecture string, which is returned as it is.
+
+        Raises:
+            UserError: No candidate has the id, or several have.
+        """
+        if not re.fullmatch(f"[0-9a-f]{{{SHORT_ID},16}}", text):
+            return text
+        lowest, highest = (int(text.ljust(16, c), 16) for c in "0f")
+        first = np.searchsorted(self._id_A, np.uint64(lowest))
+        end = np.searchsorted(self._id_A, np.uint64(highest), side="right")
+        if end - first != 1:
+            number = (
+                "no candidate" if first == end else f"{end - first} candidates"
+            )
+            raise UserError(
+                f"arch: {number} of {self.table.directory} has the id {text}"
+            )
+        return self.rows(self._id_A[first:end])["arch"][0].as_py()
 
     def column(self, name: str) -> np.ndarray:
         """Reads a column of all candidates, in the order they were appended.

@@ -27,7 +27,8 @@ class Export(ContinueVerb):
     """which of the candidates trained from scratch; 1 is the winner"""
 
     arch: str = ""
-    """a string of an architecture instead, with weights that the generator writes"""
+    """string, or id as top prints it, of an architecture instead, with weights that the
+    generator writes"""
 
     out: Path
     """directory to write to"""

@@ -78,12 +78,11 @@ class Top(Verb):
 
 
 def _print_rows(found: "pa.Table") -> None:
-    from jaxhypernas.store.score_table import COUNTS
+    from jaxhypernas.store.score_table import COUNTS, SHORT_ID
 
     heads = "".join(f"{name:>13}" for name in COUNTS)
-    print(f"    loss  accuracy{heads}  arch")
+    print(f"{'id':{SHORT_ID}}      loss  accuracy{heads}  arch")
     for row in found.to_pylist():
         counts = "".join(f"{row[name]:13,}" for name in COUNTS)
-        print(
-            f"{row['loss']:8.4f}  {row['accuracy']:8.4f}{counts}  {row['arch']}"
-        )
+        losses = f"{row['loss']:8.4f}  {row['accuracy']:8.4f}"
+        print(f"{row['id'][:SHORT_ID]}  {losses}{counts}  {row['arch']}")
