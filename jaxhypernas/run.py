@@ -111,8 +111,12 @@ class Run:
             verbs.search(self.parts, self.scorer, self.workdir)
         return self.scores
 
-    def retrain(self) -> Table:
-        """Trains the best and a random sample from scratch; returns their table."""
+    def retrain(self, archs: Sequence[str] = ()) -> Table:
+        """Trains candidates from scratch; returns the table of all that were.
+
+        Args:
+            archs: Architecture strings; none: the best and a random sample.
+        """
         with self._alone("retrain"):
             verbs.retrain(
                 self.parts,
@@ -120,6 +124,7 @@ class Run:
                 lambda: self.from_scratch,
                 self.retrained,
                 self.workdir,
+                archs,
             )
         return self.retrained
 
@@ -133,22 +138,33 @@ class Run:
         return verbs.report(self.parts, self.identity, *tables, self.workdir)
 
     def export(
-        self, out: PathLike, *, rank: int = 1, arch: str = ""
+        self,
+        out: PathLike,
+        *,
+        rank: int = 1,
+        arch: str = "",
+        generated: bool = False,
     ) -> list[Path]:
         """Writes a network as files that need Flax alone; returns them.
 
         Args:
             out: The directory to write to.
             rank: Which of the candidates trained from scratch; 1 is the winner.
-            arch: The string or the id of an architecture instead, with generated
-                weights.
+            arch: The string or the id of an architecture instead.
+            generated: Whether to take the weights that the generator writes, even if
+                the architecture was trained from scratch.
         """
+        parts, retrained = self.parts, self.retrained
         if arch:
             text = self.scores.named(arch)
-            chosen, theta = export.generated(self.parts, self.phi, text)
+            chosen = export.trained(parts, retrained, text)
         else:
-            chosen = export.ranked(self.retrained, rank)
-            theta = export.trained_weights(self.parts, self.workdir, chosen)
+            chosen = export.ranked(retrained, rank)
+            text = chosen.arch
+        if chosen is None or generated:
+            chosen, theta = export.generated(parts, self.phi, text)
+        else:
+            theta = export.trained_weights(parts, self.workdir, chosen)
         return export.export(
             self.parts, self.dataset, chosen, theta, Path(out)
         )

@@ -66,6 +66,29 @@ def ranked(retrained: Table, rank: int) -> Chosen:
     return Chosen(row["arch"], "trained from scratch", row)
 
 
+def trained(parts: Parts, retrained: Table, text: str) -> Chosen | None:
+    """Finds an architecture among those that were trained from scratch.
+
+    Args:
+        parts: The parts of the run.
+        retrained: The table of retrained candidates.
+        text: The architecture's string.
+
+    Returns:
+        The candidate; None if its weights were not kept.
+
+    Raises:
+        UserError: It is no architecture of the space.
+    """
+    space = parts.searched.space
+    arch = jax.tree.map(jnp.asarray, space.from_string(text))
+    canonical = space.to_string(jax.device_get(space.canonical(arch)))
+    for row in retrained.read().to_pylist():
+        if row["arch"] == canonical and row["group"] != "sample":
+            return Chosen(row["arch"], "trained from scratch", row)
+    return None
+
+
 def trained_weights(parts: Parts, workdir: Path, chosen: Chosen) -> Params:
     """Reads the weights of a candidate trained from scratch.
 
@@ -82,7 +105,7 @@ def trained_weights(parts: Parts, workdir: Path, chosen: Chosen) -> Params:
     if theta is None:
         raise UserError(
             f"workdir: {workdir} has no weights of {chosen.row['id']}, which an older "
-            "version trained: give its string to --arch for generated weights"
+            "version trained: give --generated for generated weights"
         )
     return theta
 
@@ -165,7 +188,7 @@ def generated(parts: Parts, phi: Params, text: str) -> tuple[Chosen, Params]:
     if not generator.trained:
         raise UserError(
             f"arch: generator {parts.config.names['generator']} writes no weights: "
-            "give --rank"
+            "train it first (jaxhypernas retrain --archs FILE)"
         )
     arch: Arch = jax.tree.map(jnp.asarray, space.from_string(text))
     theta = jax.jit(generator.generate)(phi, arch)

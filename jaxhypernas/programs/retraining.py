@@ -18,7 +18,8 @@ class Wanted(NamedTuple):
     """A candidate to train from scratch."""
 
     group: str
-    """``top``, of the best by score, or ``sample``, of the random sample."""
+    """``top``, of the best by score, ``sample``, of the random sample, or ``chosen``,
+    by the user."""
 
     row: dict
     """The candidate's row of the score table."""
@@ -60,8 +61,8 @@ def retrain(
             steps that each candidate of the piece has done since the last time.
         observe: ``observe(number, accuracy)``: called after each piece with the number
             of candidates and their mean test accuracy.
-        keep: ``keep(id, theta)``: called with the weights of each candidate of the
-            group ``top``, before its row is there.
+        keep: ``keep(id, theta)``: called with the weights of each candidate that is not
+            of the random sample, before its row is there.
 
     Raises:
         StoppedError: A signal has come; the pieces before it are in the table.
@@ -92,7 +93,7 @@ def _rows(
     if truth is None:
         return []
     for i, each in enumerate(piece):
-        if each.group == "top":
+        if each.group != "sample":
             keep(
                 each.row["id"], jax.tree.map(lambda w, i=i: w[i], truth.theta)
             )

@@ -310,8 +310,9 @@ def retrain(
     from_scratch: Callable[[], FromScratch],
     retrained: Table,
     workdir: Path,
+    archs: Sequence[str] = (),
 ) -> None:
-    """Trains the best candidates and a random sample from scratch.
+    """Trains candidates from scratch: given ones, or the best and a random sample.
 
     Args:
         parts: The parts of the run.
@@ -319,17 +320,16 @@ def retrain(
         from_scratch: Returns the function that trains and scores candidates.
         retrained: The table of retrained candidates.
         workdir: The work directory.
+        archs: Architecture strings, if any are given.
 
     Raises:
-        UserError: No candidate is scored yet, or images are streamed.
+        UserError: No candidate is scored yet, a string is no architecture, or images
+            are streamed.
     """
     training.check_not_streamed(parts.config)
     config = parts.config.retrain
     table = scorer.table
-    best = table.best(config.top).to_pylist()
-    random = table.rows(_score_sample(parts, scorer)).to_pylist()
-    wanted = [Wanted("top", row) for row in best]
-    wanted += [Wanted("sample", row) for row in random]
+    wanted = _wanted(parts, scorer, archs)
     left = retraining.missing(retrained, wanted)
 
     begun = len(wanted) - len(left)
@@ -357,6 +357,24 @@ def retrain(
         )
     table.compact()
     retrained.compact()
+
+
+def _wanted(
+    parts: Parts, scorer: Scorer, archs: Sequence[str]
+) -> list[Wanted]:
+    """The candidates to train, each scored."""
+    table = scorer.table
+    if archs:
+        population = populations.parse(parts.searched.space, archs)
+        id_A = dict.fromkeys(scorer.score_missing(population).tolist())
+        chosen = table.rows(np.array([*id_A], np.uint64)).to_pylist()
+        return [Wanted("chosen", row) for row in chosen]
+    best = table.best(parts.config.retrain.top).to_pylist()
+    random = table.rows(_score_sample(parts, scorer)).to_pylist()
+    return [
+        *(Wanted("top", row) for row in best),
+        *(Wanted("sample", row) for row in random),
+    ]
 
 
 def _score_sample(parts: Parts, scorer: Scorer) -> np.ndarray:

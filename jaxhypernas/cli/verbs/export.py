@@ -27,8 +27,11 @@ class Export(ContinueVerb):
     """which of the candidates trained from scratch; 1 is the winner"""
 
     arch: str = ""
-    """string, or id as top prints it, of an architecture instead, with weights that the
-    generator writes"""
+    """string, or id as top prints it, of an architecture instead; if it was not trained
+    from scratch, the generator writes its weights"""
+
+    generated: bool = False
+    """take the weights that the generator writes in any case"""
 
     out: Path
     """directory to write to"""
@@ -41,4 +44,6 @@ class Export(ContinueVerb):
             raise UserError(
                 f"out: {self.out} cannot be made ({error.strerror}): use another"
             ) from None
-        return self.open().export(self.out, rank=self.rank, arch=self.arch)
+        return self.open().export(
+            self.out, rank=self.rank, arch=self.arch, generated=self.generated
+        )
