@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxhypernas.config import PRESETS, Config
+    from jaxhypernas.data.dataset import from_arrays
     from jaxhypernas.families import FAMILIES
     from jaxhypernas.generators import GENERATORS
     from jaxhypernas.run import Run
@@ -45,6 +46,7 @@ _HOMES = {
     "GENERATORS": "generators",
     "STRATEGIES": "search",
     "conformance": "spaces.conformance",
+    "from_arrays": "data.dataset",
     "Family": "types",
     "Generator": "types",
     "Plugin": "types",
@@ -73,6 +75,7 @@ __all__ = [
     "UserError",
     "__version__",
     "conformance",
+    "from_arrays",
 ]
 
 
