@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from etils.epath import Path, PathLike
@@ -13,6 +14,7 @@ from jaxhypernas.config.data_file import Identity
 from jaxhypernas.data.dataset import Dataset, load
 from jaxhypernas.execution.devices import check_numbers, set_up
 from jaxhypernas.programs import export, origin, scorers, verbs
+from jaxhypernas.programs.export import Chosen
 from jaxhypernas.programs.parts import Parts, build
 from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.programs.truth import FromScratch
@@ -21,6 +23,9 @@ from jaxhypernas.store import lock
 from jaxhypernas.store.score_table import ScoreTable
 from jaxhypernas.store.tables import Table
 from jaxhypernas.types import Params
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 
 class Run:
@@ -137,6 +142,22 @@ class Run:
         tables = self.scores, self.retrained
         return verbs.report(self.parts, self.identity, *tables, self.workdir)
 
+    def network(
+        self, *, rank: int = 1, arch: str = "", generated: bool = False
+    ) -> "nnx.Module":
+        """Returns a network as a Flax module, with weights and running statistics.
+
+        It takes images as `data.batches.normalise` gives them.
+
+        Args:
+            rank: Which of the candidates trained from scratch; 1 is the winner.
+            arch: The string or the id of an architecture instead.
+            generated: Whether to take the weights that the generator writes, even if
+                the architecture was trained from scratch.
+        """
+        chosen = self._chosen(rank, arch, generated)
+        return export.network(self.parts, self.dataset, chosen)[1]
+
     def export(
         self,
         out: PathLike,
@@ -149,25 +170,25 @@ class Run:
 
         Args:
             out: The directory to write to.
-            rank: Which of the candidates trained from scratch; 1 is the winner.
-            arch: The string or the id of an architecture instead.
-            generated: Whether to take the weights that the generator writes, even if
-                the architecture was trained from scratch.
+            rank: As for `network`.
+            arch: As for `network`.
+            generated: As for `network`.
         """
+        chosen = self._chosen(rank, arch, generated)
+        return export.export(self.parts, self.dataset, chosen, Path(out))
+
+    def _chosen(self, rank: int, arch: str, generated: bool) -> Chosen:
         parts, retrained = self.parts, self.retrained
-        if arch:
-            text = self.scores.named(arch)
-            chosen = export.trained(parts, retrained, text)
+        row: dict | None = None
+        text = self.scores.named(arch)
+        if text:
+            row = export.trained(parts, retrained, text)
         else:
-            chosen = export.ranked(retrained, rank)
-            text = chosen.arch
-        if chosen is None or generated:
-            chosen, theta = export.generated(parts, self.phi, text)
-        else:
-            theta = export.trained_weights(parts, self.workdir, chosen)
-        return export.export(
-            self.parts, self.dataset, chosen, theta, Path(out)
-        )
+            row = export.ranked(retrained, rank)
+            text = row["arch"]
+        if row is None or generated:
+            return export.generated(parts, self.phi, text)
+        return export.from_scratch(parts, self.workdir, row)
 
     @contextmanager
     def _alone(self, verb: str) -> Iterator[None]:

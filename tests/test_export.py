@@ -85,6 +85,20 @@ def test_the_network_works_where_only_flax_is(run, out, tmp_path):
         )
 
 
+def test_a_network_in_python_is_that_of_the_files(run, out, tmp_path):
+    images = run.dataset.test.x_NxHxWxC[:6]
+    np.save(tmp_path / "images.npy", images)
+    found = json.loads(python(out, "-c", ALONE, str(tmp_path / "images.npy")))
+    moments = run.dataset.mean_C, run.dataset.std_C
+    x_BxHxWxC = normalise(jnp.asarray(images), *moments)
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        logits = run.network()(x_BxHxWxC)
+    np.testing.assert_allclose(logits, found["together"], atol=1e-5)
+
+
 def test_the_card_has_the_accuracy_of_the_report(run, out):
     rows = run.retrained.read().to_pylist()
     top = [row for row in rows if row["group"] == "top"]

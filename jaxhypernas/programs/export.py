@@ -1,5 +1,7 @@
 """One architecture as files that need Flax alone: source, weights, StableHLO."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -20,20 +22,32 @@ from jaxhypernas.programs.export_text import (
 from jaxhypernas.programs.parts import Parts
 from jaxhypernas.store import files, weights
 from jaxhypernas.store.tables import Table
-from jaxhypernas.types import Arch, Params, UserError
+from jaxhypernas.types import Arch, Module, Params, UserError
 
 BATCHES = 64
 """Most batches of training images that BatchNorm's statistics are means of."""
+
+NAMES = (
+    "network.py",
+    "weights.safetensors",
+    "network.stablehlo",
+    "predict.py",
+    "card.md",
+)
+"""The files of a network."""
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Platforms that the StableHLO is for."""
 
 
 class Chosen(NamedTuple):
-    """The architecture to export."""
+    """The architecture to export, with weights."""
 
     arch: str
     """Its string."""
+
+    theta: Params
+    """Its weights, as `Target.apply` takes them."""
 
     origin: str
     """Where its weights come from, for the card."""
@@ -42,8 +56,8 @@ class Chosen(NamedTuple):
     """What training it from scratch gave; empty if it was not."""
 
 
-def ranked(retrained: Table, rank: int) -> Chosen:
-    """Finds a candidate among the best that were trained from scratch.
+def ranked(retrained: Table, rank: int) -> dict:
+    """Finds the row of a candidate among the best that were trained from scratch.
 
     Args:
         retrained: The table of retrained candidates.
@@ -62,12 +76,11 @@ def ranked(retrained: Table, rank: int) -> Chosen:
             f"rank: {rank} must be in 1 .. {len(finite)}, of the candidates trained "
             "from scratch (jaxhypernas retrain), or give --arch"
         )
-    row = finite[rank - 1]
-    return Chosen(row["arch"], "trained from scratch", row)
+    return finite[rank - 1]
 
 
-def trained(parts: Parts, retrained: Table, text: str) -> Chosen | None:
-    """Finds an architecture among those that were trained from scratch.
+def trained(parts: Parts, retrained: Table, text: str) -> dict | None:
+    """Finds the row of an architecture among those that were trained from scratch.
 
     Args:
         parts: The parts of the run.
@@ -75,7 +88,7 @@ def trained(parts: Parts, retrained: Table, text: str) -> Chosen | None:
         text: The architecture's string.
 
     Returns:
-        The candidate; None if its weights were not kept.
+        The row; None if its weights were not kept.
 
     Raises:
         UserError: It is no architecture of the space.
@@ -85,49 +98,43 @@ def trained(parts: Parts, retrained: Table, text: str) -> Chosen | None:
     canonical = space.to_string(jax.device_get(space.canonical(arch)))
     for row in retrained.read().to_pylist():
         if row["arch"] == canonical and row["group"] != "sample":
-            return Chosen(row["arch"], "trained from scratch", row)
+            return row
     return None
 
 
-def trained_weights(parts: Parts, workdir: Path, chosen: Chosen) -> Params:
-    """Reads the weights of a candidate trained from scratch.
+def from_scratch(parts: Parts, workdir: Path, row: dict) -> Chosen:
+    """Takes a candidate with the weights that training from scratch gave it.
 
     Args:
         parts: The parts of the run.
         workdir: The work directory.
-        chosen: The candidate.
+        row: The candidate's row of the table of retrained candidates.
 
     Raises:
-        UserError: They were not kept, or are damaged.
+        UserError: Its weights were not kept, or are damaged.
     """
     like = parts.searched.target.weight_spec
-    theta = weights.load(workdir, chosen.row["id"], like)
+    theta = weights.load(workdir, row["id"], like)
     if theta is None:
         raise UserError(
-            f"workdir: {workdir} has no weights of {chosen.row['id']}, which an older "
+            f"workdir: {workdir} has no weights of {row['id']}, which an older "
             "version trained: give --generated for generated weights"
         )
-    return theta
+    return Chosen(row["arch"], theta, "trained from scratch", row)
 
 
-def export(
-    parts: Parts,
-    dataset: Dataset,
-    chosen: Chosen,
-    theta: Params,
-    out: Path,
-) -> list[Path]:
-    """Writes the files of a network.
+def network(
+    parts: Parts, dataset: Dataset, chosen: Chosen
+) -> tuple[Module, Any]:
+    """Makes the network of an architecture.
 
     Args:
         parts: The parts of the run.
-        dataset: The images.
+        dataset: The images, which give BatchNorm its running statistics.
         chosen: The architecture.
-        theta: Its weights.
-        out: The directory to write to.
 
     Returns:
-        The files.
+        Its source and weights, and the Flax NNX module.
 
     Raises:
         UserError: The family has no source, or the network does not depend on images.
@@ -136,43 +143,69 @@ def export(
     if target.module is None:
         raise UserError(f"space: networks of {space.name} cannot be exported")
     arch = space.from_string(chosen.arch)
-    module = target.module(arch, jax.device_get(theta))
-    # Flax mixes types and ranks.
+    module = target.module(arch, jax.device_get(chosen.theta))
+    with _mixing():
+        made = networks.build(module)
+        networks.calibrate(made, _training_batches(parts, dataset))
+    return module, made
+
+
+@contextmanager
+def _mixing() -> Iterator[None]:
+    """Flax mixes types and ranks."""
     with (
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
     ):
-        network = networks.build(module)
-        networks.calibrate(network, _training_batches(parts, dataset))
-        accuracies = _accuracies(parts, dataset, network)
-        compiled = _stablehlo(dataset, network)
-    numbers = networks.weights(network)
+        yield
+
+
+def export(
+    parts: Parts, dataset: Dataset, chosen: Chosen, out: Path
+) -> list[Path]:
+    """Writes the files of a network.
+
+    Args:
+        parts: The parts of the run.
+        dataset: The images.
+        chosen: The architecture.
+        out: The directory to write to.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: As `network`.
+    """
+    module, made = network(parts, dataset, chosen)
+    with _mixing():
+        accuracies = _accuracies(parts, dataset, made)
+        compiled = _stablehlo(dataset, made)
 
     out.mkdir(parents=True, exist_ok=True)
-    weights.write(out / "weights.safetensors", numbers)
+    weights.write(out / "weights.safetensors", networks.weights(made))
     with files.replacing(out / "network.stablehlo") as file:
         file.write(compiled)
     text = network_text(chosen.arch, dataset, networks.source(module))
     files.write_text(out / "network.py", text)
     files.write_text(out / "predict.py", PREDICT)
-    size = sum(array.size for array in module.weights.values())
+    space = parts.searched.space
+    arch = space.from_string(chosen.arch)
     cost = space.cost(jax.tree.map(lambda x: np.asarray(x)[None], arch))
-    counts = {k: int(v[0]) for k, v in cost._asdict().items()}
     about = card(
-        parts.config, __version__, dataset, chosen, accuracies, counts, size
+        parts.config,
+        __version__,
+        dataset,
+        chosen,
+        accuracies,
+        {k: int(v[0]) for k, v in cost._asdict().items()},
+        sum(array.size for array in module.weights.values()),
     )
     files.write_text(out / "card.md", about)
-    names = (
-        "network.py",
-        "weights.safetensors",
-        "network.stablehlo",
-        "predict.py",
-        "card.md",
-    )
-    return [out / name for name in names]
+    return [out / name for name in NAMES]
 
 
-def generated(parts: Parts, phi: Params, text: str) -> tuple[Chosen, Params]:
+def generated(parts: Parts, phi: Params, text: str) -> Chosen:
     """Writes the weights of an architecture with the run's generator.
 
     Args:
@@ -197,7 +230,7 @@ def generated(parts: Parts, phi: Params, text: str) -> tuple[Chosen, Params]:
     canonical = space.to_string(jax.device_get(arch))
     names = parts.config.names
     origin = f"written by the generator {names['generator']}, not trained"
-    return Chosen(canonical, origin, {}), whole
+    return Chosen(canonical, whole, origin, {})
 
 
 def _broadcast(w: jax.Array, spec: Any) -> jax.Array:
