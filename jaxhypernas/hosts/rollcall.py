@@ -11,6 +11,9 @@ import numpy as np
 
 from jaxhypernas.hosts import log_filter, meeting, place, processes
 
+CONNECT_S = 20
+"""Seconds for JAX to connect the processes, all of which have just met."""
+
 LOST_S = 30
 """Seconds after which a silent process is lost."""
 
@@ -53,7 +56,7 @@ def join(
         log_filter.start()
     jax.distributed.initialize(
         *here,
-        initialization_timeout=meeting.WAIT_S,
+        initialization_timeout=CONNECT_S,
         heartbeat_timeout_seconds=LOST_S,
     )
     # Gloo connects processes at their first exchange, and fails if one comes 30 s

@@ -56,7 +56,7 @@ class Started:
         command = [sys.executable, "-m", "jaxhypernas", *WORDS[verb], *more]
         command += ["--workdir", str(workdir)]
         if processes > 1:
-            command.append("--distributed")
+            command += ["--distributed", "--filter-log"]
         environment = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
