@@ -106,7 +106,7 @@ class Run:
             return self.train()
 
     def score(self, archs: Sequence[str]) -> pa.Table:
-        """Scores architecture strings; returns their rows, in order."""
+        """Scores architecture strings or ids; returns their rows, in order."""
         with self._alone("score"):
             return verbs.score(self.parts, self.scorer, archs)
 
@@ -120,7 +120,7 @@ class Run:
         """Trains candidates from scratch; returns the table of all that were.
 
         Args:
-            archs: Architecture strings; none: the best and a random sample.
+            archs: Architecture strings or ids; none: the best and a random sample.
         """
         with self._alone("retrain"):
             verbs.retrain(

@@ -9,6 +9,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from helpers import complaint
 from PIL import Image
@@ -172,6 +173,44 @@ def test_any_architecture_is_trained_and_exported(run, tmp_path):
     assert reported == round(chosen[0]["test_accuracy"], 4)
     assert main(["export", *words, "--generated"]) == 0
     assert "not trained" in (tmp_path / "card.md").read_text()
+
+
+def test_ids_stand_for_architectures(run, tmp_path, capsys):
+    """In every verb and function that takes architectures; the table stays as it is."""
+    rows = run.scores.best(40).to_pylist()[-4:]
+    workdir = shutil.copytree(run.workdir, tmp_path / "run")
+    copied = Run(workdir)
+    ids = [row["id"][:8] for row in rows]
+    assert copied.score([*ids, rows[0]["arch"]]).to_pylist() == [
+        *rows,
+        rows[0],
+    ]
+
+    archs = tmp_path / "archs.txt"
+    archs.write_text("\n".join([*ids, rows[0]["arch"]]))
+    words = ["--workdir", str(workdir), "--archs", str(archs)]
+    assert (
+        main(["score", *words, "--out", str(tmp_path / "rows.parquet")]) == 0
+    )
+    written = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert [row["arch"] for row in written] == [
+        row["arch"] for row in [*rows, rows[0]]
+    ]
+    assert len(Run(workdir).scores) == len(run.scores)
+
+    truth = tmp_path / "truth.csv"
+    truth.write_text(
+        "arch,accuracy\n"
+        + "".join(f"{name},{0.1 * i}\n" for i, name in enumerate(ids))
+    )
+    assert (
+        main(["rank", "--workdir", str(workdir), "--truth", str(truth)]) == 0
+    )
+    assert "4 architectures" in capsys.readouterr().out
+
+    archs.write_text(f"{ids[0]}\n0123456789abcdef\n")
+    line = complaint(["retrain", *words])
+    assert "row 2" in line and "no candidate" in line
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from etils.epath import Path
 
 from jaxhypernas.store import files
+from jaxhypernas.store.score_table import ScoreTable
 from jaxhypernas.types import Space, UserError
 
 _BATCH_ROWS = 4096
@@ -93,18 +94,19 @@ class RowFile:
         if not number:
             raise self._error("is empty")
 
-    def archs(self, space: Space) -> Iterator[str]:
+    def archs(self, space: Space, scores: ScoreTable) -> Iterator[str]:
         """Reads the architectures, and checks each.
 
         Args:
             space: Their space.
+            scores: The table of scores: a row may have the id of a candidate there.
 
         Raises:
             UserError: As `rows`, or a row is no architecture of the space.
         """
         for row in self.rows("arch"):
-            text = row.values["arch"]
             try:
+                text = scores.named(row.values["arch"])
                 space.from_string(text)
             except UserError as error:
                 where = f"{self._field}: {self.path}, row {row.number}"

@@ -253,12 +253,12 @@ def score_pieces(
 
 
 def score(parts: Parts, scorer: Scorer, archs: Sequence[str]) -> pa.Table:
-    """Scores architecture strings.
+    """Scores architectures.
 
     Args:
         parts: The parts of the run.
         scorer: The scorer of the run.
-        archs: At least one architecture string.
+        archs: At least one architecture string, or id of a candidate in the table.
 
     Returns:
         Their rows, in order.
@@ -272,7 +272,8 @@ def score(parts: Parts, scorer: Scorer, archs: Sequence[str]) -> pa.Table:
             "archs: give a list of at least one architecture string"
         )
     # All strings are parsed before the first one is scored.
-    pieces = list(populations.iter_parsed(parts.searched.space, archs))
+    strings = map(scorer.table.named, archs)
+    pieces = list(populations.iter_parsed(parts.searched.space, strings))
     id_As = list(score_pieces(parts, scorer, pieces, len(archs)))
     return scorer.table.rows(np.concatenate(id_As))
 
@@ -320,7 +321,7 @@ def retrain(
         from_scratch: Returns the function that trains and scores candidates.
         retrained: The table of retrained candidates.
         workdir: The work directory.
-        archs: Architecture strings, if any are given.
+        archs: Architecture strings or ids, if any are given.
 
     Raises:
         UserError: No candidate is scored yet, a string is no architecture, or images
@@ -365,7 +366,8 @@ def _wanted(
     """The candidates to train, each scored."""
     table = scorer.table
     if archs:
-        population = populations.parse(parts.searched.space, archs)
+        strings = map(table.named, archs)
+        population = populations.parse(parts.searched.space, strings)
         id_A = dict.fromkeys(scorer.score_missing(population).tolist())
         chosen = table.rows(np.array([*id_A], np.uint64)).to_pylist()
         return [Wanted("chosen", row) for row in chosen]

@@ -50,7 +50,7 @@ class Rank(ContinueVerb):
         )
         check_truth(truth_A)
         run = self.open()
-        archs = list(file.archs(run.parts.searched.space))
+        archs = list(file.archs(run.parts.searched.space, run.scores))
         scored = run.score(archs).to_pylist()
         ranking = rank_rows(scored, truth_A)
         if not processes.first():

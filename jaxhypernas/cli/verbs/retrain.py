@@ -19,8 +19,8 @@ class Retrain(ContinueVerb):
     example: ClassVar[str] = "jaxhypernas retrain --workdir runs/search"
 
     archs: Path | None = None
-    """architectures to train instead: a text file with one per line, or CSV, TSV or
-    Parquet with a column arch; - reads from a pipe"""
+    """architectures to train instead: a text file with one, or its id, per line, or
+    CSV, TSV or Parquet with a column arch; - reads from a pipe"""
 
     def run(self) -> list[Path]:
         """Trains those that are missing."""
@@ -30,6 +30,6 @@ class Retrain(ContinueVerb):
         archs = []
         if self.archs is not None:
             file = RowFile(self.archs, "archs")
-            archs = list(file.archs(run.parts.searched.space))
+            archs = list(file.archs(run.parts.searched.space, run.scores))
         run.retrain(archs)
         return [self.workdir / "retrain"]

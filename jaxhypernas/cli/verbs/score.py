@@ -12,6 +12,7 @@ from jaxhypernas.types import Arch, UserError
 
 if TYPE_CHECKING:
     from jaxhypernas.programs.parts import Parts
+    from jaxhypernas.store.score_table import ScoreTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,8 @@ class Score(ContinueVerb):
     )
 
     archs: Path | None = None
-    """text file with an architecture per line, or CSV, TSV or Parquet with a column
-    arch; - reads from a pipe"""
+    """text file with an architecture, or id of one, per line, or CSV, TSV or Parquet
+    with a column arch; - reads from a pipe"""
 
     random: int = 0
     """number of random architectures"""
@@ -51,8 +52,8 @@ class Score(ContinueVerb):
 
         self._check()
         run = self.open()
-        pieces, number = self._candidates(run.parts)
         table = run.scorer.table
+        pieces, number = self._candidates(run.parts, table)
         scored = verbs.score_pieces(run.parts, run.scorer, pieces, number)
         if self.out is not None and processes.first():
             columns = list(COLUMNS[1:])
@@ -78,7 +79,9 @@ class Score(ContinueVerb):
         if self.out is not None:
             writers.check(self.out, "out")
 
-    def _candidates(self, parts: "Parts") -> tuple[Iterator[Arch], int]:
+    def _candidates(
+        self, parts: "Parts", table: "ScoreTable"
+    ) -> tuple[Iterator[Arch], int]:
         """Populations to score, and how many candidates are in them."""
         import jax
 
@@ -99,6 +102,8 @@ class Score(ContinueVerb):
 
         # All strings are parsed before the first one is scored.
         file = RowFile(self.archs, "archs")
-        number = sum(1 for _ in file.archs(space))
-        strings = (row.values["arch"] for row in file.rows("arch"))
+        number = sum(1 for _ in file.archs(space, table))
+        strings = (
+            table.named(row.values["arch"]) for row in file.rows("arch")
+        )
         return populations.iter_parsed(space, strings), number
