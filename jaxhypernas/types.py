@@ -232,6 +232,10 @@ class Space(NamedTuple):
     """``cost(arch)``: exact counts in NumPy, with any leading axes. (JAX's default 32
     bits cannot hold them.)"""
 
+    depth: Callable[[Arch], np.ndarray]
+    """``depth(arch)``: ops of the shortest path through a cell, or through a block,
+    float64 in NumPy, with any leading axes; copies count 0, no path is infinite."""
+
     to_string: Callable[[Arch], str]
     """``to_string(arch)``: the architecture as text."""
 

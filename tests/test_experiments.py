@@ -99,6 +99,24 @@ def test_rank(cells, experiment, tmp_path, capsys):
     assert picture.stat().st_size > 1000
 
 
+def test_counts(experiment, tmp_path, capsys):
+    """Prints a row for each count of a table of cells."""
+    counts = experiment("ranking/counts")
+    archs = [
+        "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|",
+        "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|none~2|",
+        "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|nor_conv_1x1~1|none~2|",
+    ]
+    lines = [f"{arch},{i}" for i, arch in enumerate((*archs, archs[2]))]
+    truth = tmp_path / "truth.csv"
+    truth.write_text("\n".join(["arch,accuracy", *lines]))
+    args = counts.Args(str(truth), "nasbench201", column="accuracy")
+    counts.main(args)
+    found = lines_of(capsys)
+    assert found[0].startswith("4 architectures, Nasbench201Config(")
+    assert found[-1].startswith("capacity")
+
+
 def test_efficiency(cells, experiment, capsys):
     """Compares strategies by the candidates that they score."""
     efficiency = experiment("pnas/efficiency")

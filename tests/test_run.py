@@ -187,6 +187,7 @@ def test_score_top_and_rank(finished, tmp_path):
         "generated weights",
         "live parameters",
         "live FLOPs",
+        "capacity",
     }
 
 

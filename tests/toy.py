@@ -88,6 +88,10 @@ def no_graph(arch) -> Graph:
     raise NotImplementedError
 
 
+def no_depth(arch) -> np.ndarray:
+    raise NotImplementedError
+
+
 GROWTH = Growth(
     levels=LEVELS,
     children=children,
@@ -104,6 +108,7 @@ TOY = Space(
     canonical=canonical,
     graph=no_graph,
     cost=cost,
+    depth=no_depth,
     to_string=str,
     from_string=str,
     log10_size=float(

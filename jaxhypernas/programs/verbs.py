@@ -419,6 +419,7 @@ def report(
         return {}
     return write_report(
         workdir,
+        parts.searched.space,
         "Search report",
         _setting(parts, images),
         table.best(5).to_pylist(),

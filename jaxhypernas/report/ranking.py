@@ -3,31 +3,36 @@
 import numpy as np
 
 from jaxhypernas.numerics import stats
+from jaxhypernas.types import Space
 
 
 def rank_rows(
-    rows: list[dict], truth_A: np.ndarray
+    space: Space, rows: list[dict], truth_A: np.ndarray
 ) -> dict[str, stats.Ranking]:
     """Ranks candidates by generated weights and by baselines.
 
     What is not finite is worst, as a score and as a truth.
 
     Args:
+        space: The space of the candidates.
         rows: A row of the score table for each candidate.
         truth_A: The truth; higher is better.
 
     Returns:
-        The ranking of each score: generated weights, and the live parameters and
-        live FLOPs that generated weights must beat.
+        The ranking of each score: generated weights, and what they must beat: live
+        parameters, live FLOPs, and capacity, live FLOPs over 1 + `Space.depth`.
 
     Raises:
         UserError: See `stats.rank_report`.
     """
     loss_A = np.array([row["loss"] for row in rows])
+    depth_A = [space.depth(space.from_string(row["arch"])) for row in rows]
+    live_flops_A = np.array([row["live_flops"] for row in rows])
     scores = {
         "generated weights": np.where(np.isfinite(loss_A), -loss_A, -np.inf),
         "live parameters": np.array([row["live_params"] for row in rows]),
-        "live FLOPs": np.array([row["live_flops"] for row in rows]),
+        "live FLOPs": live_flops_A,
+        "capacity": live_flops_A / (1 + np.array(depth_A)),
     }
     return stats.rank_report(scores, _with_worst(truth_A))
 

@@ -11,10 +11,12 @@ from jaxhypernas.report.plots import plot_scores, plot_search
 from jaxhypernas.report.ranking import plain, rank_rows
 from jaxhypernas.store import files, json_text
 from jaxhypernas.store.score_table import SHORT_ID
+from jaxhypernas.types import Space
 
 
 def write(
     workdir: Path,
+    space: Space,
     title: str,
     setting: str,
     best: list[dict],
@@ -25,6 +27,7 @@ def write(
 
     Args:
         workdir: The directory to write to.
+        space: The space of the candidates.
         title: The report's heading.
         setting: One line on data, seeds and hardware.
         best: Rows of the best candidates by score.
@@ -40,8 +43,10 @@ def write(
     """
     sample = [row for row in retrained if row["group"] == "sample"]
     top = [row for row in retrained if row["group"] == "top"]
-    loss_ranking = rank_rows(sample, -_column(sample, "test_loss"))
-    accuracy_ranking = rank_rows(sample, _column(sample, "test_accuracy"))
+    loss_ranking = rank_rows(space, sample, -_column(sample, "test_loss"))
+    accuracy_ranking = rank_rows(
+        space, sample, _column(sample, "test_accuracy")
+    )
 
     figures: dict[str, Any] = {
         "scored": len(loss_A),

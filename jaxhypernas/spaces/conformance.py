@@ -61,6 +61,7 @@ def check(
         _check_all(space, space.all, number, seed)
     _check_graph(space, samples)
     _check_cost(space, samples)
+    _check_depth(space, samples)
     _check_nodes(target)
     _check_logits(target, image, samples)
 
@@ -149,6 +150,15 @@ def _check_cost(space: Space, archs: Arch) -> None:
     )
     assert (cost.live_flops <= cost.flops).all(), (
         "cost: more live FLOPs than FLOPs"
+    )
+
+
+def _check_depth(space: Space, archs: Arch) -> None:
+    depth_A = space.depth(archs)
+    first = space.depth(population.rows(archs, 0))
+    assert (depth_A >= 0).all(), "depth: below 0"
+    assert np.shape(first) == () and first == depth_A[0], (
+        "depth: that of an architecture depends on the others"
     )
 
 

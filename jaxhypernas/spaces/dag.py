@@ -10,6 +10,7 @@ from jaxhypernas.archs.cells import check_image
 from jaxhypernas.archs.sizes import CellConfig
 from jaxhypernas.spaces import dag_cells, dag_growth, dag_text
 from jaxhypernas.spaces.cell_cost import cost
+from jaxhypernas.spaces.cell_depth import depth
 from jaxhypernas.spaces.cells import graph
 from jaxhypernas.spaces.dag_cells import DagConfig
 from jaxhypernas.types import ImageShape, Space
@@ -50,6 +51,7 @@ def dag_space(
         canonical=partial(dag_cells.canonical, dag),
         graph=partial(graph, dag.structure),
         cost=partial(cost, dag.structure, config, image, classes),
+        depth=partial(depth, dag.structure),
         to_string=partial(dag_text.to_string, dag),
         from_string=partial(dag_text.from_string, dag),
         log10_size=dag_growth.log10_size(dag),

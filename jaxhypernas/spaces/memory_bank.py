@@ -80,6 +80,7 @@ def memory_bank(
         canonical=canonical,
         graph=partial(_graph, config),
         cost=partial(_cost, config, image, classes),
+        depth=_depth,
         to_string=to_string,
         from_string=partial(from_string, config),
         log10_size=BLOCKS * (math.log10(config.units) + config.slots * op),
@@ -100,6 +101,11 @@ def block_sizes(
     """
     height, width = (-(-n // config.stem_stride) for n in image[:2])
     return [(height // 2**b, width // 2**b) for b in range(BLOCKS)]
+
+
+def _depth(arch: MemoryBankArch) -> np.ndarray:
+    """No op: a block's output is its memory, which its input is part of."""
+    return np.zeros(np.shape(arch.bank_3)[:-1])
 
 
 def _graph(config: MemoryBankConfig, arch: MemoryBankArch) -> Graph:

@@ -61,6 +61,7 @@ def nasbench101(
         canonical=canonical,
         graph=_graph,
         cost=partial(_cost, config, image, classes),
+        depth=_depth,
         to_string=to_string,
         from_string=from_string,
         log10_size=math.log10(sum(CELLS_OF_VERTICES.values())),
@@ -78,6 +79,18 @@ def _graph(arch: Nasbench101Arch) -> Graph:
     exists_N = (jnp.asarray(arch.op_N) > 0).astype(jnp.int32)
     mask_V = jnp.pad(exists_N, (1, 1), constant_values=1)
     return Graph(op_VxO, jnp.asarray(arch.edge_VxV).T, mask_V)
+
+
+def _depth(arch: Nasbench101Arch) -> np.ndarray:
+    """Counts the interior vertices of the shortest path from input to output."""
+    edge_VxV = np.asarray(arch.edge_VxV) > 0
+    steps_V = np.full(edge_VxV.shape[:-1], np.inf)
+    # The input itself is before the first step, and the output is no op.
+    steps_V[..., 0] = 0
+    for v in range(1, MAX_VERTICES):
+        before = np.where(edge_VxV[..., v], steps_V, np.inf)
+        steps_V[..., v] = before.min(-1) + (v < MAX_VERTICES - 1)
+    return steps_V[..., -1]
 
 
 def _cost(

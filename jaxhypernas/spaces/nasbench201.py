@@ -23,6 +23,7 @@ from jaxhypernas.archs.cells import (
 from jaxhypernas.archs.sizes import Nasbench201Config
 from jaxhypernas.spaces import nasbench201_text
 from jaxhypernas.spaces.cell_cost import cost
+from jaxhypernas.spaces.cell_depth import depth
 from jaxhypernas.spaces.cells import graph, keep_paths
 from jaxhypernas.spaces.nasbench201_text import EDGE_OPS, EDGES
 from jaxhypernas.types import (
@@ -73,6 +74,7 @@ def nasbench201(
         canonical=_canonical,
         graph=partial(graph, STRUCTURE),
         cost=partial(cost, STRUCTURE, config, image, classes),
+        depth=partial(depth, STRUCTURE),
         to_string=to_string,
         from_string=from_string,
         log10_size=6 * math.log10(5),

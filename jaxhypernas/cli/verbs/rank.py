@@ -52,7 +52,7 @@ class Rank(ContinueVerb):
         run = self.open()
         archs = list(file.archs(run.parts.searched.space, run.scores))
         scored = run.score(archs).to_pylist()
-        ranking = rank_rows(scored, truth_A)
+        ranking = rank_rows(run.parts.searched.space, scored, truth_A)
         if not processes.first():
             return []
         if self.json:
