@@ -3,13 +3,13 @@
 An architecture has three blocks of (input, input, op, op).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhypernas.types import Array, Cost, Graph, Growth, Space
+from jaxhypernas.types import Array, Cost, Growth, Space
 
 LEVELS, OPS = 3, 3
 PARAMS = np.array([0, 5, 9])
@@ -84,11 +84,8 @@ def children(parents, level):
     return Toy(grown.astype(np.int32), np.full(len(grown), level, np.int32))
 
 
-def no_graph(arch) -> Graph:
-    raise NotImplementedError
-
-
-def no_depth(arch) -> np.ndarray:
+def absent(arch) -> Any:
+    """Stands for functions of a space that searches do not call."""
     raise NotImplementedError
 
 
@@ -106,9 +103,9 @@ TOY = Space(
     sample=sample,
     mutate=mutate,
     canonical=canonical,
-    graph=no_graph,
+    graph=absent,
     cost=cost,
-    depth=no_depth,
+    depth=absent,
     to_string=str,
     from_string=str,
     log10_size=float(

@@ -8,7 +8,7 @@ Numbers: experiments/LOG.md. Capacity was chosen with the labels of both tables 
 sight: these figures flatter it.
 
 Truth: a CSV with arch (or ops and edges) and a column of accuracies. Sizes are those of
-the benchmarks, and with --small those of the presets' networks.
+the benchmarks, with --small those of small networks.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ import numpy as np
 from jaxhypernas.archs.cells import CellArch, CellStructure
 
 COPY = "skip_connect"
-"""The op that copies its input: it adds nothing to a path."""
+"""Name of the op that copies its input; a path through it is no longer."""
 
 
 def depth(structure: CellStructure, arch: CellArch) -> np.ndarray:
@@ -32,5 +32,5 @@ def depth(structure: CellStructure, arch: CellArch) -> np.ndarray:
 
 
 def _least(chosen: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """The least of the chosen values along the last axis."""
+    """Returns the smallest chosen value along the last axis; infinite if none is."""
     return np.where(chosen, value, np.inf).min(-1)

@@ -85,7 +85,7 @@ def _depth(arch: Nasbench101Arch) -> np.ndarray:
     """Counts the interior vertices of the shortest path from input to output."""
     edge_VxV = np.asarray(arch.edge_VxV) > 0
     steps_V = np.full(edge_VxV.shape[:-1], np.inf)
-    # The input itself is before the first step, and the output is no op.
+    # Input and output are no ops: a path is as long as its interior vertices.
     steps_V[..., 0] = 0
     for v in range(1, MAX_VERTICES):
         before = np.where(edge_VxV[..., v], steps_V, np.inf)

@@ -19,7 +19,7 @@ class Retrain(ContinueVerb):
     example: ClassVar[str] = "jaxhypernas retrain --workdir runs/search"
 
     archs: Path | None = None
-    """architectures to train instead: a text file with one, or its id, per line, or
+    """architectures to train instead: a text file with one or its id per line, or
     CSV, TSV or Parquet with a column arch; - reads from a pipe"""
 
     def run(self) -> list[Path]:

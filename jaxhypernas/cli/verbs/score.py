@@ -28,7 +28,7 @@ class Score(ContinueVerb):
     )
 
     archs: Path | None = None
-    """text file with an architecture, or id of one, per line, or CSV, TSV or Parquet
+    """text file with an architecture or its id per line, or CSV, TSV or Parquet
     with a column arch; - reads from a pipe"""
 
     random: int = 0
