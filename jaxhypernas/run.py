@@ -13,7 +13,13 @@ from jaxhypernas.config import Config, data_file, file
 from jaxhypernas.config.data_file import Identity
 from jaxhypernas.data.dataset import Dataset, load
 from jaxhypernas.execution.devices import check_numbers, set_up
-from jaxhypernas.programs import export, origin, scorers, verbs
+from jaxhypernas.programs import (
+    candidate_verbs,
+    export,
+    origin,
+    scorers,
+    training_verbs,
+)
 from jaxhypernas.programs.export import Chosen
 from jaxhypernas.programs.parts import Parts, build
 from jaxhypernas.programs.scorer import Scorer
@@ -65,7 +71,9 @@ class Run:
     def train(self) -> Params:
         """Trains the generator; returns its parameters phi."""
         with self._alone("train"):
-            self.phi = verbs.train(self.parts, self.dataset, self.workdir)
+            self.phi = training_verbs.train(
+                self.parts, self.dataset, self.workdir
+            )
         return self.phi
 
     def begin_from(self, source: PathLike) -> None:
@@ -95,8 +103,8 @@ class Run:
             steps: The new number of training steps, larger than the old one.
         """
         with self._alone("train"):
-            verbs.check_grows(self.parts, self.dataset, steps)
-            verbs.set_tables_aside(
+            training_verbs.check_grows(self.parts, self.dataset, steps)
+            training_verbs.set_tables_aside(
                 self.config.train.steps, steps, self.workdir
             )
             train = replace(self.config.train, steps=steps)
@@ -108,12 +116,12 @@ class Run:
     def score(self, archs: Sequence[str]) -> pa.Table:
         """Scores architecture strings or ids; returns their rows, in order."""
         with self._alone("score"):
-            return verbs.score(self.parts, self.scorer, archs)
+            return candidate_verbs.score(self.parts, self.scorer, archs)
 
     def search(self) -> ScoreTable:
         """Runs the search; returns the table of all candidates scored."""
         with self._alone("search"):
-            verbs.search(self.parts, self.scorer, self.workdir)
+            candidate_verbs.search(self.parts, self.scorer, self.workdir)
         return self.scores
 
     def retrain(self, archs: Sequence[str] = ()) -> Table:
@@ -123,7 +131,7 @@ class Run:
             archs: Architecture strings or ids; none: the best and a random sample.
         """
         with self._alone("retrain"):
-            verbs.retrain(
+            candidate_verbs.retrain(
                 self.parts,
                 self.scorer,
                 lambda: self.from_scratch,
@@ -134,13 +142,15 @@ class Run:
         return self.retrained
 
     def best(self, number: int = 10) -> pa.Table:
-        """Returns the rows of lowest loss, best first."""
-        return self.scores.best(number)
+        """Returns the best rows, best first, in the order of ``score.order``."""
+        return self.scores.best(number, order=self.config.score.order)
 
     def report(self) -> dict:
         """Writes report.md, report.json and pictures; returns the figures."""
         tables = self.scores, self.retrained
-        return verbs.report(self.parts, self.identity, *tables, self.workdir)
+        return candidate_verbs.report(
+            self.parts, self.identity, *tables, self.workdir
+        )
 
     def network(
         self, *, rank: int = 1, arch: str = "", generated: bool = False
@@ -236,25 +246,27 @@ class Run:
     @cached_property
     def phi(self) -> Params:
         """Parameters of the trained generator."""
-        phi = verbs.restore_phi(self.parts, self.workdir)
-        verbs.describe(self.dataset)
+        phi = training_verbs.restore_phi(self.parts, self.workdir)
+        training_verbs.describe(self.dataset)
         return phi
 
     @cached_property
     def scorer(self) -> Scorer:
         """Scores candidates that the table lacks; makes the work directory."""
         parts, table = self.parts, self.scores
-        verbs.begin(parts, self.dataset, self.workdir)
+        training_verbs.begin(parts, self.dataset, self.workdir)
         if parts.searched.generator.trained:
             return scorers.generated_scorer(
                 parts, table, self.dataset, lambda: self.phi
             )
-        return scorers.scratch_scorer(parts, table, lambda: self.from_scratch)
+        return scorers.scratch_scorer(
+            parts, table, self.dataset, lambda: self.from_scratch
+        )
 
     @cached_property
     def from_scratch(self) -> FromScratch:
         """Trains candidates from scratch."""
         made = scorers.make_from_scratch(self.parts, self.dataset)
         if "phi" not in self.__dict__:
-            verbs.describe(self.dataset)
+            training_verbs.describe(self.dataset)
         return made

@@ -137,6 +137,10 @@ class Cost(NamedTuple):
     live_flops: np.ndarray
     """Multiply-adds that lie on a path from input to output."""
 
+    live_cell_flops: np.ndarray
+    """Those of them that are of cells, or of the ops of blocks: not of stem,
+    reductions, transitions and the last layer."""
+
 
 @_documented
 class Scores(NamedTuple):
@@ -287,6 +291,10 @@ class Target(NamedTuple):
     """For each leaf of ``weight_spec`` an int array over its leading axes: the graph
     node that owns each slice. Nodes are numbered consecutively over all stacked cells.
     Shape () for weights that belong to no node."""
+
+    features: Callable[[Params, Arch, "jax.Array"], "jax.Array"] | None = None
+    """``features(theta, arch, x_BxHxWxC)``: the rectified activations before the last
+    layer, BxHxWxC. None: its networks have none, and no separability."""
 
     relaxed: Callable[[Params, Arch, "jax.Array"], "jax.Array"] | None = None
     """Like ``apply``, for architectures that `Space.paths` gives."""

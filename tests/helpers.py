@@ -32,6 +32,13 @@ def stack(trees: list) -> Any:
     return jax.tree.map(lambda *x: np.stack(x), *trees)
 
 
+def separability(
+    population: Arch, id_A: np.ndarray, work_A: np.ndarray
+) -> np.ndarray:
+    """Stands for the separability of candidates: all are equal."""
+    return np.zeros(len(id_A))
+
+
 def same(a: Any, b: Any) -> bool:
     """Whether two pytrees are equal bit for bit."""
     leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)

@@ -197,15 +197,20 @@ def edges(
 
 @dataclass
 class Tally:
-    """Weights (BatchNorm's pairs, too) and multiply-adds that ran: all, live."""
+    """Weights (BatchNorm's pairs, too) and multiply-adds that ran: all, live.
+
+    The last of ``counts`` are the live multiply-adds inside of cells.
+    """
 
     on: bool = True
-    counts: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    in_cell: bool = False
+    counts: list[int] = field(default_factory=lambda: [0, 0, 0, 0, 0])
 
     def add(self, params, flops):
         for i, n in enumerate((params, flops)):
             self.counts[i] += n
             self.counts[i + 2] += n * self.on
+        self.counts[4] += flops * (self.on and self.in_cell)
 
 
 class Conv(nnx.Module):
@@ -402,6 +407,7 @@ class Network(nnx.Module):
         x = self.norm(self.stem(x))
         outputs = [x, x]
         for i, cell in enumerate(self.cells):
+            self.tally.in_cell = True
             if self.inputs == 2:
                 inputs = []
                 for back in range(2):
@@ -418,9 +424,12 @@ class Network(nnx.Module):
                 outputs.append(cell(inputs))
             else:
                 if i in (per_stage, 2 * per_stage):
+                    self.tally.in_cell = False
                     x = self.blocks[i // per_stage - 1](x)
+                    self.tally.in_cell = True
                 x = cell([x])
                 outputs.append(x)
+            self.tally.in_cell = False
         x = jax.nn.relu(self.norm(outputs[-1])).mean((1, 2))
         self.tally.add(
             prod(self.head.kernel.shape) + self.head.out_features,
@@ -436,7 +445,10 @@ def logits(space: str, text: str, theta, x):
 def counts(
     space: str, text: str, theta, image: tuple[int, int, int]
 ) -> tuple[int, ...]:
-    """Parameters, multiply-adds, and both on live paths: sizes of the arrays in use."""
+    """Parameters, multiply-adds, both on live paths, and the latter in cells.
+
+    They are the sizes of the arrays in use.
+    """
     tally = []
 
     def run(theta, x):

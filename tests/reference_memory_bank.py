@@ -220,8 +220,11 @@ class Reference:
             live[0],
         )
         self.ops, self.transitions = [], []
+        self.op_weights = []
         for b, block in enumerate(self.blocks):
+            before = len(self.weights)
             self.ops.append(self._block_weights(b, block))
+            self.op_weights += self.weights[before:]
             if b < 2:
                 rows = (
                     written_banks(config, b, block) * block.bank * config.unit
@@ -341,7 +344,7 @@ class Reference:
                 banks.append(chunk)
 
     def counts(self):
-        """Parameters and multiply-adds, all and live.
+        """Parameters and multiply-adds, all and live, and the latter of ops.
 
         They are sizes of the very arrays that ``logits`` multiplies with.
         """
@@ -354,7 +357,10 @@ class Reference:
             totals += np.array(
                 [params, params * pixels, live_params, live_params * pixels]
             )
-        return tuple(totals.tolist())
+        ops = sum(
+            weight.size * pixels for weight, pixels, _ in self.op_weights
+        )
+        return (*totals.tolist(), ops)
 
 
 def _map(f, tree) -> Any:

@@ -12,7 +12,7 @@ class Plain:
         self.edges = {
             tuple(map(int, edge.split("-"))) for edge in edges.split()
         }
-        self.params = self.flops = 0
+        self.params = self.flops = self.cell_flops = 0
 
     def conv(self, x, w):
         """Convolution, BatchNorm, ReLU."""
@@ -80,11 +80,13 @@ class Plain:
                 x = np.maximum(x[:, ::2], x[:, 1::2])
                 x = np.maximum(x[:, :, ::2], x[:, :, 1::2])
             for i in range(self.cells):
+                before = self.flops
                 x = self.cell(
                     x,
                     {name: w[i] for name, w in stage.items()},
                     self.theta["stem"].shape[-1] * 2**s,
                 )
+                self.cell_flops += self.flops - before
         head = self.theta["head"]
         self.params += head.size + head.shape[1]
         self.flops += head.size

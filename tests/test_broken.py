@@ -8,12 +8,17 @@ import jax
 import numpy as np
 import pytest
 from breakage import CATEGORIES, Case
-from helpers import assert_names, complaint
+from helpers import assert_names, complaint, separability
 from tiny import tiny
 
 from jaxhypernas.execution.pace import Pace
 from jaxhypernas.families import FAMILIES
-from jaxhypernas.programs import scorers, training, verbs
+from jaxhypernas.programs import (
+    candidate_verbs,
+    scorers,
+    training,
+    training_verbs,
+)
 from jaxhypernas.programs.ahead import figures
 from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.run import Run
@@ -33,7 +38,7 @@ def start(*_, **__):
 def scorer_of(run: Run, evaluate) -> Scorer:
     """A scorer that calls ``evaluate`` instead of networks."""
     space = run.parts.searched.space
-    return Scorer(space, run.scores, evaluate, Pace(1, 128, 128))
+    return Scorer(space, run.scores, evaluate, separability, Pace(1, 128, 128))
 
 
 def equal_scores(candidates):
@@ -51,41 +56,53 @@ def base(tmp_path_factory) -> tuple[Path, dict[str, list[str]]]:
         generator = "smash" if space == "memory_bank" else "shared"
         run = Run(directory / space, tiny(space, generator, "random"))
         run.scorer = scorer_of(run, equal_scores)
-        verbs.begin(run.parts, run.dataset, run.workdir)
+        training_verbs.begin(run.parts, run.dataset, run.workdir)
         draw = within(run.parts.searched.space, run.config.search)
         run.scorer.score_missing(draw.sample(jax.random.key(0), 12))
         archs[space] = run.scores.best(12)["arch"].to_pylist()
     new = Run(directory / "new", tiny())
-    verbs.begin(new.parts, new.dataset, new.workdir)
+    training_verbs.begin(new.parts, new.dataset, new.workdir)
     return directory, archs
 
 
 @pytest.fixture
 def nothing_starts(monkeypatch):
     """All work raises `StartedError`; begun runs of `base` seem to be trained."""
-    restore_phi = verbs.restore_phi
+    restore_phi = training_verbs.restore_phi
 
     def restored(parts, workdir):
         return (
             None if workdir.name in FAMILIES else restore_phi(parts, workdir)
         )
 
+    def scorer(parts, table, evaluate):
+        space, pace = parts.searched.space, Pace(1, 128, 128)
+        return Scorer(space, table, evaluate, separability, pace)
+
     def generated(parts, table, dataset, phi):
         def evaluate(candidates):
             phi()
             start()
 
-        return Scorer(parts.searched.space, table, evaluate, Pace(1, 128, 128))
+        return Scorer(
+            parts.searched.space,
+            table,
+            evaluate,
+            separability,
+            Pace(1, 128, 128),
+        )
 
-    def scratch(parts, table, from_scratch):
-        return Scorer(parts.searched.space, table, start, Pace(1, 128, 128))
+    def scratch(parts, table, dataset, from_scratch):
+        return Scorer(
+            parts.searched.space, table, start, separability, Pace(1, 128, 128)
+        )
 
-    monkeypatch.setattr(verbs, "restore_phi", restored)
+    monkeypatch.setattr(training_verbs, "restore_phi", restored)
     monkeypatch.setattr(scorers, "generated_scorer", generated)
     monkeypatch.setattr(scorers, "scratch_scorer", scratch)
     for owner, name in (
         (training, "start_everywhere"),
-        (verbs, "search"),
+        (candidate_verbs, "search"),
         (figures, "compiled"),
     ):
         monkeypatch.setattr(owner, name, start)

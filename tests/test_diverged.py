@@ -2,8 +2,6 @@
 
 import json
 import math
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +14,6 @@ from jaxhypernas.store.score_table import ScoreTable, ids_to_text
 
 BAD = (math.nan, math.inf, -math.inf)
 
-SPACE: Any = SimpleNamespace(from_string=str, depth=lambda arch: 1.0)
-"""Stands for the space, of which a report needs the depths."""
-
 
 def scored(ids, loss_A):
     """Rows of a score table."""
@@ -29,6 +24,8 @@ def scored(ids, loss_A):
             "arch": [f"a{i}" for i in ids],
             "loss": np.array(loss_A, np.float64),
             "accuracy": np.zeros(len(ids)),
+            "capacity": np.ones(len(ids)),
+            "separability": np.ones(len(ids)),
             "params": zeros,
             "flops": zeros,
             "live_params": zeros,
@@ -45,6 +42,9 @@ def retrained(group, number, loss, valid, accuracy=0.5):
         "arch": f"a{number}",
         "loss": loss,
         "accuracy": 0.5,
+        "score": -loss,
+        "capacity": 1.0,
+        "separability": 1.0,
         "params": number,
         "flops": number,
         "live_params": number,
@@ -59,7 +59,9 @@ def retrained(group, number, loss, valid, accuracy=0.5):
 def write(tmp_path, rows, loss_A=(1.0, 2.0)):
     """Writes a report; returns its figures and text."""
     best = [row for row in rows if row["group"] == "top"]
-    report.write(tmp_path, SPACE, "Report", "", best, np.array(loss_A), rows)
+    report.write(
+        tmp_path, "Report", "", "evidence", best, np.array(loss_A), rows
+    )
     text = (tmp_path / "report.json").read_text()
 
     def refuse(constant):
@@ -100,7 +102,7 @@ def test_a_diverged_sample_ranks_last(tmp_path, bad):
 def test_a_score_that_is_not_finite_ranks_last(bad):
     rows = [*SAMPLE, retrained("sample", 10, bad, 5.0)]
     truth_A = -np.array([row["test_loss"] for row in rows])
-    ranking = rank_rows(SPACE, rows, truth_A)
+    ranking = rank_rows(rows, truth_A)
     assert ranking["generated weights"]["tau"].value == 1
 
 
@@ -119,7 +121,7 @@ def test_json_has_no_nan():
     found = json.loads(json_text.dumps(value))
     assert found == {"a": [1.0, None, [None]], "b": {"c": None}}
     rows = [retrained("sample", 1, i, 1.0) for i in range(3)]
-    ranking = plain(rank_rows(SPACE, rows, np.zeros(3)))
+    ranking = plain(rank_rows(rows, np.zeros(3)))
     assert "NaN" not in json_text.dumps(ranking)
 
 

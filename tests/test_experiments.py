@@ -19,7 +19,7 @@ from helpers import population, row
 from tiny import TINY, tiny
 
 from jaxhypernas.archs.sizes import GhnCellConfig, Nasbench201Config
-from jaxhypernas.programs import training, verbs
+from jaxhypernas.programs import training, training_verbs
 from jaxhypernas.run import Run
 from jaxhypernas.store.checkpoints import Checkpoints
 
@@ -48,7 +48,7 @@ def lines_of(capsys) -> list[str]:
 
 def begin(run: Run) -> Run:
     """Begins a run; it goes on as if its first parameters were trained."""
-    verbs.begin(run.parts, run.dataset, run.workdir)
+    training_verbs.begin(run.parts, run.dataset, run.workdir)
     with Checkpoints(run.workdir / "checkpoints") as checkpoints:
         state = training.start_everywhere(run.parts)
         checkpoints.save(run.config.train.steps, state)
@@ -96,6 +96,23 @@ def test_rank(cells, experiment, tmp_path, capsys):
     assert lines[0].endswith(", generator shared")
     for name in ("generated weights: loss", "live FLOPs", *rank.PUBLISHED):
         assert any(line.startswith(name) for line in lines)
+    assert picture.stat().st_size > 1000
+
+
+def test_ablation(cells, experiment, tmp_path, capsys):
+    """Prints a row for each part of the score, and draws them."""
+    ablation = experiment("ranking/ablation")
+    space = cells.parts.searched.space
+    some = population(space, 6)
+    lines = [f"{space.to_string(row(some, i))},{i}" for i in range(6)]
+    truth, picture = tmp_path / "truth.csv", tmp_path / "picture.png"
+    truth.write_text("\n".join(["arch,cifar10_test_200", *lines]))
+    both = cells.workdir, cells.workdir
+    ablation.main(ablation.Args(both, str(truth), picture=picture))
+    found = lines_of(capsys)
+    assert found[0] == "6 architectures, 2 seeds"
+    names = [line.split(" | ")[0].strip("| ") for line in found[3:]]
+    assert {"score", "capacity", "score without separability"} < set(names)
     assert picture.stat().st_size > 1000
 
 

@@ -142,6 +142,7 @@ def test_cost_counts_the_weights_of_the_plain_network(drawn):
         plain(np.ones((1, *IMAGE), np.float32))
         cost = SPACE.cost(arch)
         assert (cost.params, cost.flops) == (plain.params, plain.flops)
+        assert cost.live_cell_flops == plain.cell_flops
         assert cost.params.dtype == cost.flops.dtype == np.int64
 
 

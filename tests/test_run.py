@@ -172,7 +172,8 @@ def test_score_top_and_rank(finished, tmp_path):
     assert written.column_names == list(COLUMNS[1:])
     assert written.column("loss").to_pylist() == [row["loss"] for row in rows]
 
-    best = shell("top", "--workdir", finished, "--number", 2).stdout
+    words = ("--number", 2, "--score", "loss")
+    best = shell("top", "--workdir", finished, *words).stdout
     by_loss = sorted(table(finished / "scores"), key=lambda row: row["loss"])
     assert [line.split()[-1] for line in best.splitlines()[1:]] == [
         row["arch"].split()[-1] for row in by_loss[:2]
@@ -183,11 +184,13 @@ def test_score_top_and_rank(finished, tmp_path):
     words = ("--truth", truth, "--column", "acc", "--json")
     ranking = json.loads(shell("rank", "--workdir", finished, *words).stdout)
     assert ranking["generated weights"]["tau"]["value"] == pytest.approx(1)
+    parts = ("capacity", "separability", "generated weights")
     assert set(ranking) == {
-        "generated weights",
+        "score",
+        *parts,
+        *(f"score without {part}" for part in parts),
         "live parameters",
         "live FLOPs",
-        "capacity",
     }
 
 

@@ -217,7 +217,7 @@ def test_an_impossible_budget_names_itself_and_the_smallest(
             *(np.maximum(n, least) for n, least in heavy(arch))
         )
     )
-    heavy = lambda arch: zip(TOY.cost(arch), (5, 50, 5, 50), strict=True)  # noqa: E731
+    heavy = lambda arch: zip(TOY.cost(arch), (5, 50, 5, 50, 45), strict=True)  # noqa: E731
     with pytest.raises(UserError, match=message):
         played(
             strategy,
@@ -229,7 +229,7 @@ def test_an_impossible_budget_names_itself_and_the_smallest(
 def test_two_limits_that_only_together_are_impossible():
     def cost(arch):
         params = TOY.cost(arch).params
-        return toy.Cost(params, 100 - params, params, 100 - params)
+        return toy.Cost(params, 100 - params, params, 100 - params, 0 * params)
 
     with pytest.raises(
         UserError,
@@ -495,7 +495,7 @@ def test_progressive_reports_rank_correlations():
 def test_progressive_ends_early_where_no_child_fits():
     without_zero = TOY._replace(
         cost=lambda arch: toy.Cost(
-            *(10 * np.asarray(arch.blocks, np.int64),) * 4
+            *(10 * np.asarray(arch.blocks, np.int64),) * 5
         )
     )
     asked, _ = played(

@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import row
+from helpers import row, separability
+from scipy.stats import rankdata
 from tiny import tiny
 
 from jaxhypernas.archs.population import BATCH, concatenate, rows, size
 from jaxhypernas.cli.main import main
 from jaxhypernas.execution.pace import Pace
-from jaxhypernas.programs import populations, scorers, verbs
+from jaxhypernas.programs import populations, scorers, training_verbs
 from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.run import Run
 from jaxhypernas.search.budget import within
@@ -50,11 +51,15 @@ class Stream(Run):
             ) / 2**20
             return Scores(loss_A, 1 - loss_A / 2)
 
-        verbs.begin(self.parts, self.dataset, self.workdir)
+        training_verbs.begin(self.parts, self.dataset, self.workdir)
         self.space = self.parts.searched.space
         self.draw = within(self.space, self.config.search)
         self.scorer = Scorer(
-            self.space, self.scores, evaluate, Pace(1, piece, piece)
+            self.space,
+            self.scores,
+            evaluate,
+            separability,
+            Pace(1, piece, piece),
         )
 
     @property
@@ -71,7 +76,7 @@ def begin(tmp_path, monkeypatch):
 
     def begin(name="run", **settings):
         run = Stream(tmp_path / name, **settings)
-        monkeypatch.setattr(verbs, "restore_phi", lambda *_: None)
+        monkeypatch.setattr(training_verbs, "restore_phi", lambda *_: None)
         monkeypatch.setattr(scorers, "generated_scorer", lambda *_: run.scorer)
         return run
 
@@ -207,6 +212,8 @@ def scores(tmp_path):
             "arch": [f"arch {i}" for i in range(600)],
             "loss": loss,
             "accuracy": loss / 9,
+            "capacity": np.round(rng.gamma(9.0, 1e5, 600), -4),
+            "separability": np.round(rng.normal(-40, 5, 600)),
             **columns,
         }
     )
@@ -216,40 +223,61 @@ def scores(tmp_path):
     return scores
 
 
-def beats(a, b, count):
-    """Whether a is as good as b in loss and count, and better in one."""
-    pairs = [(a[name], b[name]) for name in ("loss", count)]
+def beats(a, b, badness, count):
+    """Whether a is as good as b in badness and count, and better in one."""
+    pairs = [(badness[a["id"]], badness[b["id"]]), (a[count], b[count])]
     return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
 
 
+def badness_of(rows, order):
+    """Losses, or negative scores, by id; the formula with the ranks of SciPy."""
+    loss = np.array([row["loss"] for row in rows], np.float32)
+    loss = np.nan_to_num(loss, nan=np.inf)
+    badness = loss
+    if order == "evidence":
+        ranks = [
+            rankdata([row["separability"] for row in rows]),
+            rankdata(-loss),
+        ]
+        capacity = np.array([row["capacity"] for row in rows])
+        badness = -np.log1p(capacity) - np.log(
+            np.array(ranks) / len(rows)
+        ).sum(0)
+        badness[~np.isfinite(loss)] = np.inf
+    return dict(
+        zip((row["id"] for row in rows), badness.round(9), strict=True)
+    )
+
+
+@pytest.mark.parametrize("order", ["evidence", "loss"])
 @pytest.mark.parametrize("limits", [(0, 0), (150, 0), (200, 90)])
-def test_best_and_pareto_against_brute_force(scores, limits):
+def test_best_and_pareto_against_brute_force(scores, limits, order):
     max_params, max_flops = (limit or np.inf for limit in limits)
+    rows = scores.table.read().to_pylist()
+    badness = badness_of(rows, order)
     kept = [
         row
-        for row in scores.table.read().to_pylist()
+        for row in rows
         if row["params"] <= max_params and row["flops"] <= max_flops
     ]
-
-    def worth(row):
-        return np.nan_to_num(row["loss"], nan=np.inf), row["id"]
-
-    order = sorted(kept, key=worth)
-    assert scores.best(30, *limits).to_pylist() == order[:30]
-    whole = scores.best(10**6, *limits)
-    assert whole["id"].to_pylist() == [row["id"] for row in order]
+    ordered = sorted(kept, key=lambda row: (badness[row["id"]], row["id"]))
+    best = scores.best(30, *limits, order)
+    assert best.drop_columns("score").to_pylist() == ordered[:30]
+    whole = scores.best(10**6, *limits, order)
+    assert whole["id"].to_pylist() == [row["id"] for row in ordered]
     finite = [row for row in kept if np.isfinite(row["loss"])]
     for count in COUNTS:
         front = [
             row["id"]
             for row in finite
-            if not any(beats(other, row, count) for other in finite)
+            if not any(beats(other, row, badness, count) for other in finite)
         ]
-        found = scores.pareto(count, *limits)
+        found = scores.pareto(count, *limits, order)
         assert sorted(found["id"].to_pylist()) == sorted(front)
-        assert len(front) > 1
+        assert front
         assert (np.diff(found[count].to_numpy()) >= 0).all()
-        assert (np.diff(found["loss"].to_numpy()) <= 0).all()
+        worse = [badness[row["id"]] for row in found.to_pylist()]
+        assert (np.diff(worse) <= 0).all()
 
 
 def test_rows_and_losses_by_id(scores):
@@ -277,6 +305,7 @@ def test_top(scores, tmp_path, capsys):
     for more, expected in (
         (["--number", "7", "--max-flops", "99"], scores.best(7, 0, 99)),
         (["--pareto", "live_flops"], scores.pareto("live_flops")),
+        (["--score", "loss"], scores.best(20, order="loss")),
     ):
         assert main([*words, *more]) == 0
         lines = capsys.readouterr().out.splitlines()[1:-1]

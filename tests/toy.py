@@ -61,7 +61,7 @@ def cost(arch):
         .sum(-1)
         .astype(np.int64)
     )
-    return Cost(params, 10 * params, params, 10 * params)
+    return Cost(params, 10 * params, params, 10 * params, 9 * params)
 
 
 def children(parents, level):

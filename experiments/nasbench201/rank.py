@@ -25,6 +25,7 @@ import tyro
 from matplotlib.figure import Figure
 
 import jaxhypernas as jhn
+from jaxhypernas.numerics.evidence import Evidence, score
 from jaxhypernas.numerics.stats import format_report, rank_report
 
 PUBLISHED = (
@@ -49,7 +50,11 @@ class Args:
 def claims_of(scores: pa.Table) -> dict[str, np.ndarray]:
     """Scores and counts of the cells; higher is better."""
     column = {name: scores[name].to_numpy() for name in scores.column_names}
+    evidence = Evidence(*(column[name] for name in Evidence._fields))
     return {
+        "score": score(evidence),
+        "capacity": evidence.capacity,
+        "separability": evidence.separability,
         "generated weights: loss": -column["loss"],
         "generated weights: accuracy": column["accuracy"],
         "live parameters": column["live_params"],

@@ -24,6 +24,7 @@ ALIASES = {
     "from_run": "--from",
     "data.dataset": "--dataset",
     "data.data_dir": "--data-dir",
+    "score.order": "--score",
     "search.max_params": "--max-params",
     "search.max_flops": "--max-flops",
 }

@@ -26,6 +26,9 @@ from jaxhypernas.search.configs import (
 
 _CIFAR = DataConfig("cifar10", valid=0.1, pad=4, flip=True)
 
+# The papers order candidates by loss.
+_PAPER_SCORE = ScoreConfig(order="loss", images=0)
+
 # SMASHv1: 100 epochs of batch 50.
 _SMASH_TRAIN = TrainConfig(
     steps=90_000,
@@ -81,7 +84,7 @@ _SMASH_PAPER = Config(
     strategy=SmashSearchConfig(number=500),
     data=_CIFAR,
     train=_SMASH_TRAIN,
-    score=ScoreConfig(images=0),
+    score=_PAPER_SCORE,
     retrain=RetrainConfig(
         top=1,
         sample=50,
@@ -100,7 +103,7 @@ _GHN_PAPER = Config(
     strategy=RandomConfig(),
     data=_CIFAR,
     train=_SMASH_TRAIN,
-    score=ScoreConfig(images=0),
+    score=_PAPER_SCORE,
     retrain=RetrainConfig(
         top=10,
         sample=100,
@@ -127,7 +130,7 @@ _ONE_SHOT_PAPER = Config(
         path_dropout=0.05,
         ghosts=32,
     ),
-    score=ScoreConfig(images=0),
+    score=_PAPER_SCORE,
     retrain=RetrainConfig(
         top=10,
         sample=50,
@@ -146,7 +149,7 @@ _PNAS_PAPER = Config(
     generator=StandaloneConfig(),
     strategy=ProgressiveConfig(surrogate="lstm"),
     data=_CIFAR,
-    score=ScoreConfig(images=0),
+    score=_PAPER_SCORE,
     retrain=RetrainConfig(
         top=1,
         train=TrainConfig(

@@ -79,6 +79,10 @@ class ScoreConfig(Settings):
     """images per batch, at most; BatchNorm's statistics come from the batch, and there
     are at least 10 batches"""
 
+    order: Literal["evidence", "loss"] = "evidence"
+    """what searches look for and the best are chosen by: capacity, separability and
+    loss together, or the loss alone"""
+
     images: int = 1024
     """held-out images that candidates are scored on, at most; 0: all"""
 

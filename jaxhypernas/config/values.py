@@ -7,7 +7,7 @@ from typing import Any, Literal
 from jaxhypernas.config.config import REGISTRIES, Config, name_of
 from jaxhypernas.types import Settings, UserError
 
-BEFORE = {"score.images": 0}
+BEFORE = {"score.images": 0, "score.order": "loss"}
 """What a file means that lacks a field, where that is not today's default."""
 
 

@@ -147,6 +147,30 @@ def deal(work_A: np.ndarray, hands: int) -> list[np.ndarray]:
     return [order_A[hand_A == hand] for hand in range(hands)]
 
 
+def deal_places(
+    work_A: np.ndarray, devices: int, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Deals candidates to devices that have ``most`` places each.
+
+    Args:
+        work_A: Cost of each candidate, in any unit.
+        devices: Number of devices, D.
+        most: Places of each device, M.
+
+    Returns:
+        The candidate of each place, [D * M], the number of candidates of each device,
+        int32 [D], and the place of each candidate, [A].
+    """
+    shares = deal(work_A, devices)
+    index_DxM = np.zeros((devices, most), int)
+    place_A = np.zeros(len(work_A), int)
+    for device, share in enumerate(shares):
+        index_DxM[device, : len(share)] = share
+        place_A[share] = device * most + np.arange(len(share))
+    number_D = np.array([len(share) for share in shares], np.int32)
+    return index_DxM.ravel(), number_D, place_A
+
+
 def split_candidates(mesh: Mesh, f: Callable[..., Any]) -> Callable[..., Any]:
     """Splits populations over devices; there is no collective.
 

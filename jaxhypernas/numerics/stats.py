@@ -6,7 +6,7 @@ of a constant column, is NaN.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -152,6 +152,41 @@ def rank_report(
         tau, rho, top, lost = map(_interval, values, drawn[name].T)
         report[name] = Ranking(tau=tau, rho=rho, top_tau=top, regret=lost, n=n)
     return report
+
+
+def tau_lead(
+    score: np.ndarray,
+    rivals: Sequence[np.ndarray],
+    truth: np.ndarray,
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Interval:
+    """Computes tau of scores less the highest tau of other scores.
+
+    Args:
+        score: Scores [A].
+        rivals: Other scores, [A] each; at least one.
+        truth: Finite numbers [A].
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples, which all scores share.
+    """
+    truth_A = np.asarray(truth, np.float64)
+    rng = np.random.default_rng(seed)
+
+    def lead(sample_RxS: np.ndarray) -> np.ndarray:
+        own_R = _tau(sample_RxS, score, truth_A)
+        other = [_tau(sample_RxS, rival, truth_A) for rival in rivals]
+        return own_R - np.max(other, 0)
+
+    n = len(truth_A)
+    step = max(1, CHUNK // n)
+    drawn = [
+        lead(rng.integers(n, size=(min(step, resamples - start), n)))
+        for start in range(0, resamples, step)
+    ]
+    value = lead(np.arange(n)[None])[0]
+    return _interval(value, np.concatenate(drawn))
 
 
 def check_truth(truth: np.ndarray) -> None:

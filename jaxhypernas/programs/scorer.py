@@ -18,7 +18,14 @@ from jaxhypernas.archs.population import (
 )
 from jaxhypernas.execution.pace import Pace
 from jaxhypernas.hosts import interrupt, processes
-from jaxhypernas.store.score_table import NO_ROWS, ScoreTable, ids_to_text
+from jaxhypernas.numerics import evidence
+from jaxhypernas.programs.separability import Separability
+from jaxhypernas.store.score_table import (
+    COUNTS,
+    NO_ROWS,
+    ScoreTable,
+    ids_to_text,
+)
 from jaxhypernas.types import Arch, Cost, Scores, Space
 
 
@@ -43,6 +50,7 @@ class Scorer:
         table: The table of scores.
         evaluate: ``evaluate(candidates) -> Scores``: with generated weights, or after
             training from scratch; after a signal, of the first candidates or None.
+        separability: The function that `make_separability` makes.
         pace: How many candidates are scored and appended together.
     """
 
@@ -51,11 +59,13 @@ class Scorer:
         space: Space,
         table: ScoreTable,
         evaluate: Callable[[Candidates], Scores | None],
+        separability: Separability,
         pace: Pace,
     ):
         self.space = space
         self.table = table
         self._evaluate = evaluate
+        self._separability = separability
         self._pace = pace
         self._canonical = jax.jit(jax.vmap(space.canonical))
 
@@ -104,26 +114,26 @@ class Scorer:
         scores = self._evaluate(candidates)
         if scores is None or not len(scores.loss):
             return NO_ROWS
-        return _rows(self.space, candidates, scores)
+        # After a signal the first ones alone have scores.
+        scored = slice(len(scores.loss))
+        return self._rows(rows(candidates, scored), scores)
 
-
-def _rows(space: Space, candidates: Candidates, scores: Scores) -> pa.Table:
-    """The rows of the candidates that have scores: the first ones."""
-    A = len(scores.loss)
-    arch_A = [space.to_string(rows(candidates.arch, i)) for i in range(A)]
-    columns = {
-        name: np.asarray(value_A, np.float64)
-        for name, value_A in scores._asdict().items()
-    }
-    costs = {
-        name: value_A[:A]
-        for name, value_A in candidates.cost._asdict().items()
-    }
-    return pa.table(
-        {
-            "id": ids_to_text(candidates.id_A[:A]),
-            "arch": arch_A,
-            **columns,
-            **costs,
+    def _rows(self, candidates: Candidates, scores: Scores) -> pa.Table:
+        arch, id_A, cost = candidates
+        losses = {
+            name: np.asarray(value_A, np.float64)
+            for name, value_A in scores._asdict().items()
         }
-    )
+        strings = [
+            self.space.to_string(rows(arch, i)) for i in range(len(id_A))
+        ]
+        return pa.table(
+            {
+                "id": ids_to_text(id_A),
+                "arch": strings,
+                **losses,
+                "capacity": evidence.capacity(cost, self.space.depth(arch)),
+                "separability": self._separability(arch, id_A, cost.flops),
+                **{name: getattr(cost, name) for name in COUNTS},
+            }
+        )

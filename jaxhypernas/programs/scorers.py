@@ -15,6 +15,11 @@ from jaxhypernas.programs import training
 from jaxhypernas.programs.parts import Parts
 from jaxhypernas.programs.scorer import Candidates, Scorer
 from jaxhypernas.programs.scoring import make_score
+from jaxhypernas.programs.separability import (
+    IMAGES,
+    Separability,
+    make_separability,
+)
 from jaxhypernas.programs.truth import FromScratch
 from jaxhypernas.store.score_table import ScoreTable
 from jaxhypernas.types import Params, Scores
@@ -42,13 +47,17 @@ def make_from_scratch(parts: Parts, dataset: Dataset) -> FromScratch:
 
 
 def scratch_scorer(
-    parts: Parts, table: ScoreTable, from_scratch: Callable[[], FromScratch]
+    parts: Parts,
+    table: ScoreTable,
+    dataset: Dataset,
+    from_scratch: Callable[[], FromScratch],
 ) -> Scorer:
     """Makes the scorer that trains every candidate from scratch.
 
     Args:
         parts: The parts of the run.
         table: The table of scores.
+        dataset: The images.
         from_scratch: Returns what trains and scores candidates, as many as devices at a
             time; called when the first one is scored.
 
@@ -63,7 +72,8 @@ def scratch_scorer(
         return None if truth is None else truth.valid
 
     pace = Pace(PIECE_SECONDS, least=devices, most=devices)
-    return Scorer(parts.searched.space, table, evaluate, pace)
+    separability = _separability(parts, dataset)
+    return Scorer(parts.searched.space, table, evaluate, separability, pace)
 
 
 def generated_scorer(
@@ -93,7 +103,21 @@ def generated_scorer(
         return score(replicated(), candidates.arch, work_A, interrupt.pending)
 
     pace = Pace(PIECE_SECONDS, least=parts.mesh.size * parts.chunk)
-    return Scorer(space, table, evaluate, pace)
+    separability = _separability(parts, dataset)
+    return Scorer(space, table, evaluate, separability, pace)
+
+
+def _separability(parts: Parts, dataset: Dataset) -> Separability:
+    """The separability of candidates of a run."""
+
+    def replicated() -> tuple[jax.Array, jax.Array]:
+        batches = batches_of(parts, dataset, scored_on(parts, dataset))
+        x_NxHxWxC = batches.x_TxBxHxWxC.reshape(-1, *parts.image)
+        return jax.random.fold_in(parts.key, 4), x_NxHxWxC[:IMAGES]
+
+    return make_separability(
+        parts.searched.target, parts.local_mesh, parts.chunk, replicated
+    )
 
 
 def scored_on(parts: Parts, dataset: Dataset) -> Split:

@@ -16,7 +16,11 @@ from jax.sharding import Mesh
 
 from jaxhypernas.archs.population import rows, size
 from jaxhypernas.data.batches import Batches
-from jaxhypernas.execution.candidates import deal, map_first, split_candidates
+from jaxhypernas.execution.candidates import (
+    deal_places,
+    map_first,
+    split_candidates,
+)
 from jaxhypernas.execution.mesh import ARCH
 from jaxhypernas.execution.pace import Pace
 from jaxhypernas.numerics.losses import cross_entropy
@@ -179,7 +183,7 @@ class _Score:
         """Begins to score candidates; None: it was stopped."""
         phi, batches = replicated
         number = self._most_chunks * self._chunk
-        index, number_D, place_A = _deal(work_A, self._devices, number)
+        index, number_D, place_A = deal_places(work_A, self._devices, number)
         candidates = jax.tree.map(lambda x: np.asarray(x)[index], population)
         chunks = -(-int(number_D.max()) // self._chunk)
         end = len(batches.y_TxB)
@@ -245,22 +249,3 @@ def make_score(
     """
     program = score_program(target, generator, mesh, chunk)
     return _Score(program, mesh.shape[ARCH], chunk)
-
-
-def _deal(
-    work_A: np.ndarray, devices: int, most: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Deals candidates to devices, ``most`` places each.
-
-    Returns:
-        The candidate of each place, [D * M], the number of candidates of each device,
-        int32 [D], and the place of each candidate, [A].
-    """
-    shares = deal(work_A, devices)
-    index_DxM = np.zeros((devices, most), int)
-    place_A = np.zeros(len(work_A), int)
-    for device, share in enumerate(shares):
-        index_DxM[device, : len(share)] = share
-        place_A[share] = device * most + np.arange(len(share))
-    number_D = np.array([len(share) for share in shares], np.int32)
-    return index_DxM.ravel(), number_D, place_A

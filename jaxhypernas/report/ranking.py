@@ -1,44 +1,79 @@
-"""How well generated weights rank candidates, beside counts that need no training."""
+"""How well scores rank candidates, beside their parts and counts without training."""
 
 import numpy as np
 
 from jaxhypernas.numerics import stats
-from jaxhypernas.types import Space
+from jaxhypernas.numerics.evidence import Evidence, score, terms
+
+LOSS = "generated weights"
+"""Name of the ranking by loss."""
 
 
 def rank_rows(
-    space: Space, rows: list[dict], truth_A: np.ndarray
+    rows: list[dict], truth_A: np.ndarray
 ) -> dict[str, stats.Ranking]:
-    """Ranks candidates by generated weights and by baselines.
+    """Ranks candidates by score, by its parts, and by counts.
 
     What is not finite is worst, as a score and as a truth.
 
     Args:
-        space: The space of the candidates.
         rows: A row of the score table for each candidate.
         truth_A: The truth; higher is better.
 
     Returns:
-        The ranking of each score: generated weights, and what they must beat: live
-        parameters, live FLOPs, and capacity, live FLOPs over 1 + `Space.depth`.
+        The ranking by score among these rows, by each of its parts, by the score
+        without each part, and by counts.
 
     Raises:
         UserError: See `stats.rank_report`.
     """
-    loss_A = np.array([row["loss"] for row in rows])
-    depth_A = [space.depth(space.from_string(row["arch"])) for row in rows]
-    live_flops_A = np.array([row["live_flops"] for row in rows])
+    evidence = evidence_of(rows)
+    part = terms(evidence)._asdict()
+    part[LOSS] = part.pop("loss")
     scores = {
-        "generated weights": np.where(np.isfinite(loss_A), -loss_A, -np.inf),
-        "live parameters": np.array([row["live_params"] for row in rows]),
-        "live FLOPs": live_flops_A,
-        "capacity": live_flops_A / (1 + np.array(depth_A)),
+        "score": score(evidence),
+        **part,
+        **{
+            f"score without {name}": sum(part.values()) - part[name]
+            for name in part
+        },
+        **counts_of(rows),
     }
-    return stats.rank_report(scores, _with_worst(truth_A))
+    return stats.rank_report(scores, with_worst(truth_A))
 
 
-def _with_worst(truth_A: np.ndarray) -> np.ndarray:
-    """The truth, where what is not finite lies just below the lowest finite value."""
+def evidence_of(rows: list[dict]) -> Evidence:
+    """Returns the evidence on candidates.
+
+    Args:
+        rows: A row of the score table for each candidate.
+    """
+    return Evidence(*(_column(rows, name) for name in Evidence._fields))
+
+
+def counts_of(rows: list[dict]) -> dict[str, np.ndarray]:
+    """Returns the counts that a score must beat, by name.
+
+    Args:
+        rows: A row of the score table for each candidate.
+    """
+    return {
+        "live parameters": _column(rows, "live_params"),
+        "live FLOPs": _column(rows, "live_flops"),
+    }
+
+
+def _column(rows: list[dict], name: str) -> np.ndarray:
+    """A column; NaN where an older version lacked it."""
+    return np.array([row.get(name) for row in rows], np.float64)
+
+
+def with_worst(truth_A: np.ndarray) -> np.ndarray:
+    """Returns the truth; what is not finite lies just below the lowest finite value.
+
+    Args:
+        truth_A: The truth.
+    """
     finite = np.isfinite(truth_A)
     lowest = truth_A[finite].min(initial=np.inf) if finite.any() else 0.0
     return np.where(finite, truth_A, np.nextafter(lowest, -np.inf))

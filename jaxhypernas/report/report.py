@@ -9,16 +9,16 @@ from etils.epath import Path
 from jaxhypernas.numerics import stats
 from jaxhypernas.report.plots import plot_scores, plot_search
 from jaxhypernas.report.ranking import plain, rank_rows
+from jaxhypernas.report.trust import trust
 from jaxhypernas.store import files, json_text
-from jaxhypernas.store.score_table import SHORT_ID
-from jaxhypernas.types import Space
+from jaxhypernas.store.score_table import SHORT_ID, Order
 
 
 def write(
     workdir: Path,
-    space: Space,
     title: str,
     setting: str,
+    order: Order,
     best: list[dict],
     loss_A: np.ndarray,
     retrained: list[dict],
@@ -27,10 +27,10 @@ def write(
 
     Args:
         workdir: The directory to write to.
-        space: The space of the candidates.
         title: The report's heading.
         setting: One line on data, seeds and hardware.
-        best: Rows of the best candidates by score.
+        order: What candidates are ordered by.
+        best: Rows of the best candidates.
         loss_A: Losses of all candidates, in the order they were scored.
         retrained: A row for each candidate trained from scratch; its ``group`` is
             ``"top"`` (best by score) or ``"sample"`` (random).
@@ -43,10 +43,14 @@ def write(
     """
     sample = [row for row in retrained if row["group"] == "sample"]
     top = [row for row in retrained if row["group"] == "top"]
-    loss_ranking = rank_rows(space, sample, -_column(sample, "test_loss"))
-    accuracy_ranking = rank_rows(
-        space, sample, _column(sample, "test_accuracy")
-    )
+    loss_ranking = rank_rows(sample, -_column(sample, "test_loss"))
+    accuracy_ranking = rank_rows(sample, _column(sample, "test_accuracy"))
+    trusted = [
+        trust(sample, -_column(sample, "test_loss"), order, "test loss"),
+        trust(
+            sample, _column(sample, "test_accuracy"), order, "test accuracy"
+        ),
+    ]
 
     figures: dict[str, Any] = {
         "scored": len(loss_A),
@@ -56,6 +60,7 @@ def write(
         **_accuracies(sample, top),
         "rank": plain(loss_ranking),
         "rank_accuracy": plain(accuracy_ranking),
+        "trust": trusted,
     }
     lines = [
         f"# {title}",
@@ -65,7 +70,7 @@ def write(
         *_accuracy_lines(figures, len(sample), len(top)),
         "",
         *_diverged_lines(figures, len(retrained)),
-        *_ranking_lines(len(sample), loss_ranking, accuracy_ranking),
+        *_ranking_lines(trusted, len(sample), loss_ranking, accuracy_ranking),
         "",
         *_best_lines(best),
         "",
@@ -166,6 +171,7 @@ def _diverged_lines(figures: dict, trained: int) -> list[str]:
 
 
 def _ranking_lines(
+    trusted: list[str],
     sample: int,
     loss_ranking: dict[str, stats.Ranking],
     accuracy_ranking: dict[str, stats.Ranking],
@@ -174,6 +180,7 @@ def _ranking_lines(
         f"## Can the scores be trusted? {sample} random candidates, 95 % bootstrap "
         "intervals",
         "",
+        *(text for line in dict.fromkeys(trusted) for text in (line, "")),
         "Against test loss when trained from scratch:",
         "",
         *_code(stats.format_report(loss_ranking)),
@@ -191,12 +198,13 @@ def _best_lines(best: list[dict]) -> list[str]:
     lines = [
         "## Best by score",
         "",
-        "| id | loss | accuracy | params | FLOPs | architecture |",
-        "|---|---|---|---|---|---|",
+        "| id | score | loss | accuracy | params | FLOPs | architecture |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in best:
         cells = (
             f"`{row['id'][:SHORT_ID]}`",
+            f"{row['score']:.3f}",
             f"{row['loss']:.4f}",
             f"{row['accuracy']:.4f}",
             f"{row['params']:,}",

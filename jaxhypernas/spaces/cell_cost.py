@@ -81,12 +81,10 @@ def cost(
     count = partial(_count, structure, config, image, classes)
 
     all_I = np.ones(live_I.shape, np.int64)
-    params, flops = count(op_NxO.sum(-2), all_I)
+    params, flops, _ = count(op_NxO.sum(-2), all_I)
     live_op_NxO = op_NxO * live_N[..., None]
-    live_params, live_flops = count(
-        live_op_NxO.sum(-2), live_I.astype(np.int64)
-    )
-    return Cost(params, flops, live_params, live_flops)
+    live = count(live_op_NxO.sum(-2), live_I.astype(np.int64))
+    return Cost(params, flops, *live)
 
 
 def _live(
@@ -127,8 +125,8 @@ def _count(
     classes: int,
     uses_O: np.ndarray,
     project_I: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Counts weights and multiply-adds of a network.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Counts weights and multiply-adds of a network, and multiply-adds of its cells.
 
     Each of its cells applies op o ``uses_O[o]`` times. In projected stacks it projects
     input i if ``project_I[i]`` is 1.
@@ -143,6 +141,7 @@ def _count(
     stem = np.full(lead, image[2] * 9 * width * C, np.int64)
     params = stem + 2 * width * C
     flops = stem * area
+    cell_flops = np.zeros(lead, np.int64)
 
     for stage in range(STAGES):
         C = config.channels * 2**stage
@@ -150,7 +149,7 @@ def _count(
         costs = [OP_COSTS[name](C) for name in structure.ops]
         ops_2 = uses_O @ np.array(costs, np.int64)
         params = params + config.cells * ops_2[..., 0]
-        flops = flops + config.cells * ops_2[..., 1] * area
+        cell_flops = cell_flops + config.cells * ops_2[..., 1] * area
 
         if residual and stage > 0:
             block = 9 * (C // 2) * C + 9 * C * C + C // 2 * C
@@ -166,7 +165,8 @@ def _count(
                 source_channels = width * config.channels * 2**source_stage
                 weights = source_channels * project_I[..., i] * C
                 params = params + weights + 2 * project_I[..., i] * C
-                flops = flops + weights * area
+                cell_flops = cell_flops + weights * area
 
     head = width * C * classes
-    return params + 2 * width * C + head + classes, flops + head
+    params = params + 2 * width * C + head + classes
+    return params, flops + cell_flops + head, cell_flops

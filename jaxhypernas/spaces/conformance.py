@@ -151,6 +151,9 @@ def _check_cost(space: Space, archs: Arch) -> None:
     assert (cost.live_flops <= cost.flops).all(), (
         "cost: more live FLOPs than FLOPs"
     )
+    assert (cost.live_cell_flops <= cost.live_flops).all(), (
+        "cost: more live FLOPs of cells than of the network"
+    )
 
 
 def _check_depth(space: Space, archs: Arch) -> None:

@@ -175,7 +175,7 @@ def _cost(
     area_3 = np.array([h * w for h, w in block_sizes(config, image)], np.int64)
     ops_3 = _op_params(config, arch, place)
     ops = ops_3.sum(-1)
-    ops_flops = (ops_3 * area_3).sum(-1)
+    ops_flops = np.asarray((ops_3 * area_3).sum(-1))
 
     def total(in_units_3):
         """Weights and multiply-adds where blocks' inputs have so many units."""
@@ -192,7 +192,7 @@ def _cost(
     all_units = np.broadcast_to(np.array(config.in_units), arch.bank_3.shape)
     params, flops = total(all_units)
     live_params, live_flops = total(place.filled_3)
-    return Cost(params, flops, live_params, live_flops)
+    return Cost(params, flops, live_params, live_flops, ops_flops)
 
 
 def _op_params(

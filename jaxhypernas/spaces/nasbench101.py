@@ -111,6 +111,7 @@ def _cost(
     stem = np.full(lead, image[2] * 9 * C, np.int64)
     params = stem + 2 * C
     flops = stem * area
+    cell_flops = np.zeros(lead, np.int64)
 
     inputs = C
     for stage in range(STAGES):
@@ -130,8 +131,9 @@ def _cost(
             cell = weights + projected * inputs
             params = params + cell + norms
             flops = flops + cell * area
+            cell_flops = cell_flops + cell * area
             inputs = C
 
     params = params + (C + 1) * classes
     flops = flops + C * classes
-    return Cost(params, flops, params, flops)
+    return Cost(params, flops, params, flops, cell_flops)

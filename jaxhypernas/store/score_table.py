@@ -4,20 +4,28 @@ In memory are 16 bytes of each candidate: its id, its loss and the place of its 
 """
 
 import re
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from etils.epath import PathLike
 
 from jaxhypernas.hosts import processes
+from jaxhypernas.numerics.evidence import Evidence, score
 from jaxhypernas.store.tables import Table
 from jaxhypernas.types import UserError
 
 COUNTS = ("params", "flops", "live_params", "live_flops")
 """Columns of counts; `types.Cost` explains them."""
 
-COLUMNS = ("id", "arch", "loss", "accuracy", *COUNTS)
+EVIDENCE = ("capacity", "separability")
+"""Columns of evidence; `numerics.evidence` explains them."""
+
+COLUMNS = ("id", "arch", "loss", "accuracy", *EVIDENCE, *COUNTS)
 """Columns of the table."""
+
+Order = Literal["evidence", "loss"]
+"""What candidates are ordered by: `evidence.score`, or the loss alone."""
 
 SHORT_ID = 8
 """Digits of an id that are shown; so many or more are understood."""
@@ -130,15 +138,35 @@ class ScoreTable:
         """The lowest finite loss; infinite if there is none."""
         return float(_worst_last(self._loss_A).min(initial=np.inf))
 
+    def evidence(self, id_A: np.ndarray) -> Evidence:
+        """Reads the evidence on candidates.
+
+        Args:
+            id_A: uint64 ids of candidates in the table.
+        """
+        place_A = self._places(id_A)
+        capacity_A, separability_A = (
+            self._by_id(name)[place_A] for name in EVIDENCE
+        )
+        return Evidence(capacity_A, separability_A, self._loss_A[place_A])
+
     def best(
-        self, number: int, max_params: int = 0, max_flops: int = 0
+        self,
+        number: int,
+        max_params: int = 0,
+        max_flops: int = 0,
+        order: Order = "evidence",
     ) -> pa.Table:
-        """Reads the rows of lowest loss, best first, ties by id.
+        """Reads the best rows, best first, ties by id.
 
         Args:
             number: How many, or all if there are fewer.
             max_params: Most weights of a candidate; 0 sets no limit.
             max_flops: Most multiply-adds of a candidate; 0 sets no limit.
+            order: What is best: the highest score or the lowest loss.
+
+        Returns:
+            The rows, with a column ``score``.
 
         Raises:
             UserError: The table has no rows.
@@ -146,14 +174,21 @@ class ScoreTable:
         self._check_rows()
         fits = self._within(max_params, max_flops)
         id_A = self._id_A[fits]
-        loss_A = _worst_last(self._loss_A[fits])
-        order = np.lexsort((id_A, loss_A))
-        return self.rows(id_A[order[:number]])
+        score_A = self._scores()[fits]
+        badness_A = -score_A
+        if order == "loss":
+            badness_A = _worst_last(self._loss_A[fits])
+        best = np.lexsort((id_A, badness_A))[:number]
+        return self.rows(id_A[best]).append_column("score", [score_A[best]])
 
     def pareto(
-        self, count: str, max_params: int = 0, max_flops: int = 0
+        self,
+        count: str,
+        max_params: int = 0,
+        max_flops: int = 0,
+        order: Order = "evidence",
     ) -> pa.Table:
-        """Reads the rows that no other row beats in loss and count.
+        """Reads the rows that no other row beats in score, or loss, and count.
 
         A row beats another if it is as good in both and better in one.
 
@@ -161,9 +196,10 @@ class ScoreTable:
             count: The count, one of `COUNTS`.
             max_params: Most weights of a candidate; 0 sets no limit.
             max_flops: Most multiply-adds of a candidate; 0 sets no limit.
+            order: As for `best`.
 
         Returns:
-            The rows, the smallest count first.
+            The rows, the smallest count first, with a column ``score``.
 
         Raises:
             UserError: The table has no rows.
@@ -171,20 +207,22 @@ class ScoreTable:
         self._check_rows()
         fits = self._within(max_params, max_flops) & np.isfinite(self._loss_A)
         id_A = self._id_A[fits]
-        loss_A = self._loss_A[fits]
+        score_A = self._scores()[fits]
+        badness_A = self._loss_A[fits] if order == "loss" else -score_A
         count_A = self._by_id(count)[fits]
-        order = np.lexsort((id_A, loss_A, count_A))
-        id_A = id_A[order]
-        loss_A = loss_A[order]
-        count_A = count_A[order]
+        sorting = np.lexsort((id_A, badness_A, count_A))
+        badness_A = badness_A[sorting]
+        count_A = count_A[sorting]
 
-        # Rows of one count lie side by side, the one of lowest loss first.
+        # Rows of one count lie side by side, the best one first.
         first_A = np.searchsorted(count_A, count_A)
-        running = np.minimum.accumulate(loss_A)
-        # The lowest loss of all rows that count less.
-        smaller_A = np.append(np.float32(np.inf), running)[first_A]
-        unbeaten = (loss_A == loss_A[first_A]) & (loss_A < smaller_A)
-        return self.rows(id_A[unbeaten])
+        running = np.minimum.accumulate(badness_A)
+        # The best of all rows that count less.
+        smaller_A = np.append(np.inf, running)[first_A]
+        unbeaten = (badness_A == badness_A[first_A]) & (badness_A < smaller_A)
+        chosen = sorting[unbeaten]
+        found = self.rows(id_A[chosen])
+        return found.append_column("score", [score_A[chosen]])
 
     def named(self, text: str) -> str:
         """Returns the string of the architecture that a text names.
@@ -280,8 +318,15 @@ class ScoreTable:
         return self._rows_of(name)[self._position_A]
 
     def _rows_of(self, name: str) -> np.ndarray:
-        """A column of all rows on disk."""
-        return self.table.read([name])[name].to_numpy()
+        """A column of all rows on disk; NaN where an older version lacked it."""
+        read = self.table.read([name])
+        if name not in read.column_names:
+            return np.full(len(self.table), np.nan)
+        return read[name].to_numpy()
+
+    def _scores(self) -> np.ndarray:
+        """The scores of all candidates, in the order of the sorted ids."""
+        return score(self.evidence(self._id_A))
 
     def _within(self, max_params: int, max_flops: int) -> np.ndarray:
         fits = np.ones(len(self), bool)

@@ -80,7 +80,9 @@ def _reopening(read: Callable) -> Callable:
 
 
 class Table:
-    """Rows of one schema, on disk; rows appended before a crash are there after it.
+    """Rows on disk; rows appended before a crash are there after it.
+
+    Columns that some of the rows lack are null there.
 
     Of several processes each writes shards of its own and knows those of the others::
 
@@ -160,7 +162,8 @@ class Table:
         """Reads all rows, in the order they were appended.
 
         Args:
-            columns: Names of the columns to read; all by default.
+            columns: Names of the columns to read; all by default. A column that no row
+                has is left out.
         """
         if not self._groups:
             return pa.table({})
@@ -168,7 +171,7 @@ class Table:
         for path in self._paths():
             with path.open("rb") as file:
                 tables.append(_parquet(file).read(columns))
-        return pa.concat_tables([_bare(table) for table in tables])
+        return _concatenated(tables)
 
     @_reopening
     def take(self, position_A: np.ndarray) -> pa.Table:
@@ -190,7 +193,7 @@ class Table:
             rows = self._read_group(group)
             start = self._ends[group] - len(rows)
             parts.append(rows.take(sorted_A[group_A == group] - start))
-        return pa.concat_tables(parts).take(np.argsort(order_A))
+        return _concatenated(parts).take(np.argsort(order_A))
 
     def compact(self) -> None:
         """Merges all shards into one; the rows and their order stay as they are.
@@ -357,21 +360,29 @@ def _write_shard(directory: Path, name: str, parts: Iterable[pa.Table]) -> str:
 
 def _regrouped(paths: list[Path]) -> Iterator[pa.Table]:
     """All rows of these files in order, `GROUP_ROWS` or a little more at a time."""
-    waiting: list[pa.RecordBatch] = []
+    # Every part has all columns, as the first one sets those of the file.
+    no_rows = [_no_rows(path) for path in paths]
+    waiting: list[pa.Table] = []
     for path in paths:
         with path.open("rb") as file:
             for batch in _parquet(file).iter_batches(GROUP_ROWS):
-                waiting.append(batch)
+                waiting.append(pa.Table.from_batches([batch]))
                 if sum(map(len, waiting)) >= GROUP_ROWS:
-                    yield _joined(waiting)
+                    yield _concatenated([*no_rows, *waiting])
                     waiting = []
     if waiting:
-        yield _joined(waiting)
+        yield _concatenated([*no_rows, *waiting])
 
 
-def _joined(batches: list[pa.RecordBatch]) -> pa.Table:
-    tables = [pa.Table.from_batches([batch]) for batch in batches]
-    return pa.concat_tables([_bare(table) for table in tables])
+def _no_rows(path: Path) -> pa.Table:
+    with path.open("rb") as file:
+        return _parquet(file).schema_arrow.empty_table()
+
+
+def _concatenated(tables: list[pa.Table]) -> pa.Table:
+    """The rows of all tables; columns that an older version lacked are null there."""
+    bare = [_bare(table) for table in tables]
+    return pa.concat_tables(bare, promote_options="default")
 
 
 def _bare(rows: pa.Table) -> pa.Table:

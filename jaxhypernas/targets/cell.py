@@ -29,6 +29,7 @@ from jaxhypernas.numerics.normalisation import (
 )
 from jaxhypernas.numerics.pooling import average_pool
 from jaxhypernas.targets.cell_forms import branching, fused, native
+from jaxhypernas.targets.head import with_head
 from jaxhypernas.targets.modules.cell import cell_module
 from jaxhypernas.targets.ops import OPS
 from jaxhypernas.types import ImageShape, Params, Target, WeightSpec
@@ -86,14 +87,17 @@ def cell_network(
         return cell_module(structure, config, image, classes, arch, theta)
 
     def network(cell, norm):
-        return partial(_apply, structure, config, _Form(cell, norm))
+        return partial(_features, structure, config, _Form(cell, norm))
 
     def target(cell, norm, forms):
+        features = network(partial(cell, structure), norm)
+        relaxed = network(partial(cell, structure.relaxed), norm)
         return Target(
             weight_spec,
-            network(partial(cell, structure), norm),
+            with_head(features),
             nodes,
-            network(partial(cell, structure.relaxed), norm),
+            features,
+            with_head(relaxed),
             forms,
             module,
         )
@@ -105,8 +109,9 @@ def cell_network(
     if structure.wiring_N is not None and all(op.kernel for op in ops):
         # Recomputed in the backward pass, so that only a cell's inputs are kept.
         cell = jax.checkpoint(partial(fused, structure))
+        features = network(cell, conv_affine_norm)
         forms["fused"] = target(branching, conv_norm, {})._replace(
-            apply=network(cell, conv_affine_norm)
+            apply=with_head(features), features=features
         )
     return target(branching, conv_norm, forms)
 
@@ -181,7 +186,7 @@ def _nodes(
     return nodes
 
 
-def _apply(
+def _features(
     structure: CellStructure,
     config: CellConfig,
     form: _Form,
@@ -189,7 +194,7 @@ def _apply(
     arch: CellArch,
     x_BxHxWxC: jax.Array,
 ) -> jax.Array:
-    """The logits of one architecture, BxL."""
+    """Activations before the last layer: `Target.features`."""
     chex.assert_rank(x_BxHxWxC, 4)
     residual = structure.stack == "residual"
     x = form.conv_norm(x_BxHxWxC, theta["stem"], 1, False)
@@ -219,8 +224,7 @@ def _apply(
             weights["project"] = theta["project"][s]
         before, _ = lax.scan(run_cell, before, weights)
 
-    x_BxC = jax.nn.relu(batch_norm(before[0])).mean((1, 2))
-    return x_BxC @ theta["head"] + theta["bias"][None]
+    return jax.nn.relu(batch_norm(before[0]))
 
 
 def _reduce(form: _Form, w: Params, x: jax.Array) -> jax.Array:

@@ -42,6 +42,7 @@ from jaxhypernas.numerics.convolution import conv
 from jaxhypernas.numerics.dynamic_convolution import dynamic_conv
 from jaxhypernas.numerics.normalisation import batch_norm
 from jaxhypernas.numerics.pooling import average_pool
+from jaxhypernas.targets.head import with_head
 from jaxhypernas.targets.memory_bank_kernels import (
     bank_routes,
     cut_kernel,
@@ -92,10 +93,12 @@ def memory_bank(
             config, OUTPUT_SCALE, image, classes, arch, theta
         )
 
+    features = partial(_features, config, image)
     return Target(
         weight_spec,
-        partial(_apply, config, image),
+        with_head(features),
         _nodes(config, weight_spec),
+        features,
         module=module,
     )
 
@@ -143,14 +146,14 @@ def _nodes(config: MemoryBankConfig, weight_spec: WeightSpec) -> Any:
     return nodes
 
 
-def _apply(
+def _features(
     config: MemoryBankConfig,
     image: ImageShape,
     theta: Params,
     arch: MemoryBankArch,
     x_BxHxWxC: jax.Array,
 ) -> jax.Array:
-    """Logits [B, L] of one network."""
+    """Activations before the last layer: `Target.features`."""
     chex.assert_shape(x_BxHxWxC, (None, *image))
     N = config.unit
     place = layout(config, arch)
@@ -171,8 +174,7 @@ def _apply(
             x = average_pool(jax.nn.relu(batch_norm(x)))
             x = x @ theta["transition"][b]
 
-    x_BxC = jax.nn.relu(batch_norm(x)).mean((1, 2))
-    return x_BxC @ theta["head"] + theta["bias"][None]
+    return jax.nn.relu(batch_norm(x))
 
 
 def _block(

@@ -36,6 +36,7 @@ from jaxhypernas.archs.sizes import Nasbench101Config
 from jaxhypernas.numerics import cpu
 from jaxhypernas.numerics.normalisation import conv_norm
 from jaxhypernas.numerics.pooling import max_pool_3x3
+from jaxhypernas.targets.head import with_head
 from jaxhypernas.targets.modules.nasbench101 import nasbench101_module
 from jaxhypernas.types import (
     ImageShape,
@@ -88,12 +89,18 @@ def nasbench101(
     def module(arch: Nasbench101Arch, theta: Params) -> Module:
         return nasbench101_module(config, image, classes, arch, theta)
 
-    native = Target(
-        weight_spec, partial(_apply, cpu.conv_norm), nodes, module=module
-    )
-    return native._replace(
-        apply=partial(_apply, conv_norm), forms={"native": native}
-    )
+    def target(norm: _ConvNorm, forms: dict[str, Target]) -> Target:
+        features = partial(_features, norm)
+        return Target(
+            weight_spec,
+            with_head(features),
+            nodes,
+            features,
+            forms=forms,
+            module=module,
+        )
+
+    return target(conv_norm, {"native": target(cpu.conv_norm, {})})
 
 
 def _weight_spec(
@@ -131,13 +138,13 @@ def _nodes(config: Nasbench101Config, weight_spec: WeightSpec) -> Any:
     return nodes
 
 
-def _apply(
+def _features(
     conv_norm: _ConvNorm,
     theta: Params,
     arch: Nasbench101Arch,
     x_BxHxWxC: jax.Array,
 ) -> jax.Array:
-    """Computes logits_BxL: `Target.apply`."""
+    """Activations before the last layer: `Target.features`."""
     image_channels, channels = theta["stem"].shape[2:]
     chex.assert_shape(x_BxHxWxC, (None, None, None, image_channels))
 
@@ -155,8 +162,7 @@ def _apply(
         channel_N = jnp.asarray(vertex_channels(arch.edge_VxV, c))
         cell = partial(_cell, conv, arch, channel_N)
         x, _ = lax.scan(cell, x, theta["cells"][s])
-    x_BxC = x.mean((1, 2))
-    return x_BxC @ theta["head"] + theta["bias"][None]
+    return x
 
 
 def _max_pool_2x2(x_BxHxWxC: jax.Array) -> jax.Array:

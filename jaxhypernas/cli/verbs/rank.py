@@ -12,8 +12,8 @@ from jaxhypernas.cli.verbs.base import ContinueVerb
 class Rank(ContinueVerb):
     """Compares scores with a truth: Kendall tau, Spearman rho.
 
-    Architectures that have no score yet are scored first. Counts of live parameters and
-    FLOPs are compared, too: a score must beat them.
+    Architectures that have no score yet are scored first. The parts of the score, the
+    score without each, and counts are compared, too: a score must beat them.
     """
 
     example: ClassVar[str] = (
@@ -52,7 +52,7 @@ class Rank(ContinueVerb):
         run = self.open()
         archs = list(file.archs(run.parts.searched.space, run.scores))
         scored = run.score(archs).to_pylist()
-        ranking = rank_rows(run.parts.searched.space, scored, truth_A)
+        ranking = rank_rows(scored, truth_A)
         if not processes.first():
             return []
         if self.json:

@@ -47,14 +47,16 @@ class Score(ContinueVerb):
         """Scores the architectures in pieces: any number fits in memory."""
         from jaxhypernas.cli import writers
         from jaxhypernas.hosts import processes
-        from jaxhypernas.programs import verbs
+        from jaxhypernas.programs import candidate_verbs
         from jaxhypernas.store.score_table import COLUMNS
 
         self._check()
         run = self.open()
         table = run.scorer.table
         pieces, number = self._candidates(run.parts, table)
-        scored = verbs.score_pieces(run.parts, run.scorer, pieces, number)
+        scored = candidate_verbs.score_pieces(
+            run.parts, run.scorer, pieces, number
+        )
         if self.out is not None and processes.first():
             columns = list(COLUMNS[1:])
             rows = (table.rows(id_A).select(columns) for id_A in scored)

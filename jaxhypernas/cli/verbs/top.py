@@ -1,5 +1,6 @@
 """``jaxhypernas top``."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -12,12 +13,15 @@ from jaxhypernas.types import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from jaxhypernas.store.score_table import Order
+
 
 @dataclass(frozen=True, kw_only=True)
 class Top(Verb):
-    """Prints the candidates of lowest loss, or a Pareto front.
+    """Prints the best candidates, or a Pareto front.
 
-    A front holds all candidates that no other beats in both loss and a count.
+    A front holds all candidates that no other beats in both score, or loss, and a
+    count.
     """
 
     example: ClassVar[str] = (
@@ -39,7 +43,11 @@ class Top(Verb):
     pareto: Literal["params", "flops", "live_params", "live_flops"] | None = (
         None
     )
-    """the whole front of loss and this count, instead of the lowest losses"""
+    """the whole front of score, or loss, and this count, instead of the best"""
+
+    score: Literal["evidence", "loss"] | None = None
+    """what is best: the score, which combines capacity, separability and loss, or the
+    lowest loss; by default what the run was begun with"""
 
     out: Path | None = None
     """file (.parquet, .csv, .tsv) to write the candidates to"""
@@ -59,16 +67,25 @@ class Top(Verb):
         writers.write(self.out, [found])
         return [self.out]
 
+    def _order(self) -> "Order":
+        """What the run was begun with."""
+        from jaxhypernas.config import file as config_file
+
+        # Scores can be read without the configuration, and without its plug-ins.
+        with contextlib.suppress(UserError):
+            return config_file.load(self.workdir / "config.json").score.order
+        return "evidence"
+
     def _find(self) -> "pa.Table":
         from jaxhypernas.store.score_table import ScoreTable
 
         Limits(self.max_params, self.max_flops).check()
         scores = ScoreTable(self.workdir / "scores")
-        limits = self.max_params, self.max_flops
+        choice = self.max_params, self.max_flops, self.score or self._order()
         if self.pareto is not None:
-            found = scores.pareto(self.pareto, *limits)
+            found = scores.pareto(self.pareto, *choice)
         else:
-            found = scores.best(self.number, *limits)
+            found = scores.best(self.number, *choice)
         if not len(found):
             raise UserError(
                 f"top: none of {len(scores)} candidates is within --max-params and "
@@ -81,8 +98,14 @@ def _print_rows(found: "pa.Table") -> None:
     from jaxhypernas.store.score_table import COUNTS, SHORT_ID
 
     heads = "".join(f"{name:>13}" for name in COUNTS)
-    print(f"{'id':{SHORT_ID}}      loss  accuracy{heads}  arch")
+    print(
+        f"{'id':{SHORT_ID}}     score      loss  accuracy  capacity  separability"
+        f"{heads}  arch"
+    )
     for row in found.to_pylist():
         counts = "".join(f"{row[name]:13,}" for name in COUNTS)
-        losses = f"{row['loss']:8.4f}  {row['accuracy']:8.4f}"
-        print(f"{row['id'][:SHORT_ID]}  {losses}{counts}  {row['arch']}")
+        evidence = (
+            f"{row['score']:8.3f}  {row['loss']:8.4f}  {row['accuracy']:8.4f}"
+            f"  {row['capacity']:8.3g}  {row['separability']:12.2f}"
+        )
+        print(f"{row['id'][:SHORT_ID]}  {evidence}{counts}  {row['arch']}")

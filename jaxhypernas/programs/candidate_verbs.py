@@ -1,7 +1,6 @@
-"""What each verb does to a work directory: resumes, saves, shows progress, stops.
+"""What verbs do to the candidates of a work directory: score, search, retrain, report.
 
-The computation is in the other files of this folder. Every function does what is
-missing and leaves the rest as it is.
+Every function does what is missing and leaves the rest as it is.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,15 +12,12 @@ import numpy as np
 import pyarrow as pa
 from etils.epath import Path
 
-from jaxhypernas.config import data_file
-from jaxhypernas.config import file as config_file
 from jaxhypernas.config.data_file import Identity
-from jaxhypernas.data import summary
 from jaxhypernas.data.batches import batch_shape
-from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.execution import compilations
-from jaxhypernas.hosts import interrupt, processes
-from jaxhypernas.programs import limits, populations, retraining, training
+from jaxhypernas.hosts import processes
+from jaxhypernas.numerics import evidence
+from jaxhypernas.programs import populations, retraining, training
 from jaxhypernas.programs.parts import Parts
 from jaxhypernas.programs.retraining import Wanted
 from jaxhypernas.programs.scorer import Scorer
@@ -30,182 +26,14 @@ from jaxhypernas.report import progress
 from jaxhypernas.report.report import write as write_report
 from jaxhypernas.search.budget import within
 from jaxhypernas.search.loop import run_search
-from jaxhypernas.store import files, weights
-from jaxhypernas.store.checkpoints import Checkpoints
+from jaxhypernas.store import weights
 from jaxhypernas.store.metrics import Metrics
 from jaxhypernas.store.score_table import ScoreTable
 from jaxhypernas.store.tables import Table
-from jaxhypernas.types import Arch, Params, UserError
+from jaxhypernas.types import Arch, UserError
 
 UNIT = "images"
 """Unit of work: an image that goes through one candidate."""
-
-
-def train(parts: Parts, dataset: Dataset, workdir: Path) -> Params:
-    """Trains the generator to the end, from the newest checkpoint if there is one.
-
-    Args:
-        parts: The parts of the run.
-        dataset: The images.
-        workdir: The work directory.
-
-    Returns:
-        phi, on every device of this process.
-
-    Raises:
-        UserError: The generator is not trained before scoring, a setting does not fit
-            the devices, or training diverged.
-    """
-    training.check_trained(parts)
-    # A setting that does not fit must not wait for a checkpoint to be read.
-    training.check_batch(parts)
-    begin(parts, dataset, workdir)
-    describe(dataset)
-    config = parts.config.train
-    metrics = Metrics(workdir)
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        like = training.abstract_state(parts, parts.replicated)
-        restored = checkpoints.restore(like)
-        if restored is None:
-            state = training.start_everywhere(parts)
-        else:
-            _, state = restored
-        bar_of = partial(progress.bar, "train", config.steps, UNIT)
-        with bar_of(start=int(state.step)) as bar:
-            work_of_segment, seconds = 0, 0.0
-            for done in training.train(parts, dataset, state):
-                state = done.state
-                step = int(state.step)
-                work = done.steps * config.batch * config.architectures
-                work_of_segment += work
-                seconds += done.seconds
-                bar.advance(done.steps, work, f"loss {done.loss:.3f}")
-
-                stop = interrupt.requested()
-                is_end = step % config.every == 0 or step == config.steps
-                if not (stop or is_end):
-                    continue
-                checkpoints.save(step, state)
-                metrics.append(
-                    {
-                        "step": step,
-                        "loss": done.loss,
-                        "images_candidates_per_s": round(
-                            work_of_segment / seconds, 1
-                        ),
-                        "compilations": compilations.total(),
-                        "chunk": parts.chunk,
-                        "form": parts.form,
-                    }
-                )
-                work_of_segment, seconds = 0, 0.0
-                if stop:
-                    raise interrupt.StoppedError(stop)
-    return processes.local(state.phi, parts.replicated_here)
-
-
-def check_grows(parts: Parts, dataset: Dataset, steps: int) -> None:
-    """Checks that a begun run can be trained on; all processes meet here.
-
-    Args:
-        parts: The parts of the run.
-        dataset: The images.
-        steps: The new number of training steps.
-
-    Raises:
-        UserError: It is not larger than the old one, or the run cannot be trained.
-    """
-    training.check_trained(parts)
-    training.check_batch(parts)
-    limits.check(parts, dataset)
-    before = parts.config.train.steps
-    if processes.any_of(steps <= before):
-        raise UserError(
-            f"train.steps: {steps} must be above {before}, with which the run began"
-        )
-
-
-def set_tables_aside(before: int, steps: int, workdir: Path) -> None:
-    """Renames the tables of a run that is trained on: its older phi made them.
-
-    Args:
-        before: The old number of training steps.
-        steps: The new number.
-        workdir: The work directory.
-    """
-    if not processes.first():
-        return
-    files.report(
-        f"train.steps: {before} becomes {steps}; from the next step on the learning "
-        f"rate follows the schedule of {steps} steps"
-    )
-    for name in ("scores", "retrain"):
-        if (workdir / name).exists():
-            moved = files.set_aside(workdir / name, f".{before}")
-            files.report(
-                f"{name}/ of the phi of {before} steps is now {moved.name}/"
-            )
-
-
-def restore_phi(parts: Parts, workdir: Path) -> Params:
-    """Reads the parameters of the trained generator.
-
-    Args:
-        parts: The parts of the run.
-        workdir: The work directory.
-
-    Returns:
-        phi, on every device of this process.
-
-    Raises:
-        UserError: Training has not ended.
-    """
-    restored = None
-    directory = workdir / "checkpoints"
-    if directory.is_dir():
-        with Checkpoints(directory) as checkpoints:
-            like = training.abstract_state(parts, parts.replicated_here)
-            restored = checkpoints.restore(like)
-    done, state = restored or (0, None)
-    steps = parts.config.train.steps
-    if state is None or done < steps:
-        raise UserError(
-            f"workdir: {workdir} has {done} of {steps} training steps: run "
-            f"jaxhypernas train --workdir {workdir}"
-        )
-    return state.phi
-
-
-def begin(parts: Parts, dataset: Dataset, workdir: Path) -> None:
-    """Makes the work directory of a run, unless the run cannot begin here.
-
-    Args:
-        parts: The parts of the run.
-        dataset: The images.
-        workdir: The work directory.
-
-    Raises:
-        UserError: The run cannot begin; nothing is written.
-    """
-    path = workdir / "config.json"
-    stored = config_file.load(path) if path.exists() else None
-    if parts.config != stored:
-        limits.check(parts, dataset)
-    config_file.begin(workdir, parts.config, stored)
-    is_known = (workdir / data_file.NAME).exists()
-    if processes.first() and not is_known:
-        data_file.save(workdir, data_file.identify(dataset))
-
-
-def describe(dataset: Dataset) -> None:
-    """Says on standard error what the images are.
-
-    Args:
-        dataset: The images.
-    """
-    if processes.first():
-        for line in summary.lines(dataset):
-            files.report(line)
 
 
 @contextmanager
@@ -288,7 +116,9 @@ def search(parts: Parts, scorer: Scorer, workdir: Path) -> None:
     """
     table = scorer.table
     metrics = Metrics(workdir)
-    with scoring_bar("search", parts.strategy.total, scorer) as observe:
+    total = parts.strategy.total + _sampled(parts)
+    with scoring_bar("search", total, scorer) as observe:
+        objective = _objective(parts, scorer, observe)
 
         def evaluate(population: Arch) -> np.ndarray:
             id_A = scorer.score_missing(population, observe)
@@ -299,10 +129,30 @@ def search(parts: Parts, scorer: Scorer, workdir: Path) -> None:
                     "compilations": compilations.total(),
                 }
             )
-            return table.loss(id_A)
+            return objective(id_A)
 
         run_search(parts.strategy, jax.random.fold_in(parts.key, 1), evaluate)
     table.compact()
+
+
+def _objective(
+    parts: Parts, scorer: Scorer, observe: Callable[[int, int], None]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Makes ``objective(id_A)``, what a search minimises, of scored candidates.
+
+    The score of a candidate stays what it was when the search has seen others: ranks
+    are replaced by where the evidence of the random sample lies.
+    """
+    table = scorer.table
+    if parts.config.score.order == "loss":
+        return table.loss
+    sample = table.evidence(_score_sample(parts, scorer, observe))
+    reference = evidence.refer(sample)
+
+    def objective(id_A: np.ndarray) -> np.ndarray:
+        return -evidence.score_beside(table.evidence(id_A), reference)
+
+    return objective
 
 
 def retrain(
@@ -371,7 +221,8 @@ def _wanted(
         id_A = dict.fromkeys(scorer.score_missing(population).tolist())
         chosen = table.rows(np.array([*id_A], np.uint64)).to_pylist()
         return [Wanted("chosen", row) for row in chosen]
-    best = table.best(parts.config.retrain.top).to_pylist()
+    order = parts.config.score.order
+    best = table.best(parts.config.retrain.top, order=order).to_pylist()
     random = table.rows(_score_sample(parts, scorer)).to_pylist()
     return [
         *(Wanted("top", row) for row in best),
@@ -379,12 +230,22 @@ def _wanted(
     ]
 
 
-def _score_sample(parts: Parts, scorer: Scorer) -> np.ndarray:
+def _sampled(parts: Parts) -> int:
+    """How many candidates a search scores beside those that the strategy asks for."""
+    config = parts.config
+    return config.retrain.sample if config.score.order == "evidence" else 0
+
+
+def _score_sample(
+    parts: Parts,
+    scorer: Scorer,
+    observe: Callable[[int, int], None] = lambda known, scored: None,
+) -> np.ndarray:
     """The ids of the random sample, scored where the table lacks it."""
     draw = within(parts.searched.space, parts.config.search)
     key = jax.random.fold_in(parts.key, 2)
     sample = draw.sample(key, parts.config.retrain.sample)
-    return scorer.score_missing(sample)
+    return scorer.score_missing(sample, observe)
 
 
 def report(
@@ -417,12 +278,13 @@ def report(
         )
     if not processes.first():
         return {}
+    order = parts.config.score.order
     return write_report(
         workdir,
-        parts.searched.space,
         "Search report",
         _setting(parts, images),
-        table.best(5).to_pylist(),
+        order,
+        table.best(5, order=order).to_pylist(),
         table.column("loss"),
         retrained.read().to_pylist(),
     )
