@@ -17,18 +17,14 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import log_ndtr
 
 from jaxhypernas.types import Cost
 
 RIDGE = 1e-4
 """Added to the diagonal of the matrix of agreement."""
 
-WORST = -37.0
-"""Standard deviations from the centre of what is not finite."""
-
-IQR_OF_NORMAL = 1.349
-"""Interquartile range of a normal distribution, in standard deviations."""
+WORST = -1e9
+"""Spreads from the centre of what is not finite."""
 
 
 class Evidence(NamedTuple):
@@ -52,7 +48,7 @@ class Reference(NamedTuple):
     """The medians."""
 
     spread: Evidence
-    """The interquartile ranges, in standard deviations of a normal distribution."""
+    """Half the interquartile ranges."""
 
 
 def capacity(cost: Cost, depth_A: np.ndarray) -> np.ndarray:
@@ -130,7 +126,7 @@ def refer(sample: Evidence) -> Reference:
     quartiles = [_quartiles(column_A) for column_A in sample]
     centre = Evidence(*(np.array(middle) for _, middle, _ in quartiles))
     spread = Evidence(
-        *(np.array((high - low) / IQR_OF_NORMAL) for low, _, high in quartiles)
+        *(np.array((high - low) / 2) for low, _, high in quartiles)
     )
     return Reference(centre, spread)
 
@@ -138,8 +134,9 @@ def refer(sample: Evidence) -> Reference:
 def score_beside(evidence: Evidence, reference: Reference) -> np.ndarray:
     """Returns the score of each candidate alone, for a search that sees a few at once.
 
-    Logs of ranks become what they are in a normal population that lies as the reference
-    does: the log of the normal distribution function.
+    Logs of ranks become what they are in a Cauchy distribution with the quartiles of
+    the reference. Its tails are heavy, so that a candidate far from the sample, on
+    either side, is neither all that counts nor equal to others there.
 
     Args:
         evidence: The evidence on A candidates.
@@ -174,9 +171,10 @@ def _log_rank(value_A: np.ndarray) -> np.ndarray:
 
 
 def _log_share(value_A: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """The log of the share of a normal distribution that lies below."""
+    """The log of the share of a Cauchy distribution that lies below."""
     scaled_A = value_A / (spread if spread > 0 else 1.0)
-    return log_ndtr(np.where(np.isfinite(scaled_A), scaled_A, WORST))
+    scaled_A = np.where(np.isfinite(scaled_A), scaled_A, WORST)
+    return np.log(np.arctan2(1, -scaled_A) / np.pi)
 
 
 def _sum(parts: Evidence, loss_A: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from etils.epath import Path
 
+from jaxhypernas.archs.population import rows
 from jaxhypernas.config.data_file import Identity
 from jaxhypernas.data.batches import batch_shape
 from jaxhypernas.execution import compilations
@@ -62,7 +63,7 @@ def scoring_bar(
 
 def score_pieces(
     parts: Parts, scorer: Scorer, pieces: Iterable[Arch], total: int
-) -> Iterator[np.ndarray]:
+) -> Iterator[tuple[Arch, np.ndarray]]:
     """Scores a stream of populations.
 
     Args:
@@ -72,11 +73,11 @@ def score_pieces(
         total: Number of candidates in all of them.
 
     Yields:
-        uint64 ids [A] of each population, in order.
+        Each population with its uint64 ids [A], in order.
     """
     with scoring_bar("score", total, scorer) as observe:
         for population in pieces:
-            yield scorer.score_missing(population, observe)
+            yield population, scorer.score_missing(population, observe)
     scorer.table.compact()
 
 
@@ -102,8 +103,26 @@ def score(parts: Parts, scorer: Scorer, archs: Sequence[str]) -> pa.Table:
     # All strings are parsed before the first one is scored.
     strings = map(scorer.table.named, archs)
     pieces = list(populations.iter_parsed(parts.searched.space, strings))
-    id_As = list(score_pieces(parts, scorer, pieces, len(archs)))
-    return scorer.table.rows(np.concatenate(id_As))
+    scored = list(score_pieces(parts, scorer, pieces, len(archs)))
+    return pa.concat_tables(given_rows(scorer, *each) for each in scored)
+
+
+def given_rows(scorer: Scorer, population: Arch, id_A: np.ndarray) -> pa.Table:
+    """Returns the rows of scored architectures, with the strings of those given.
+
+    The table has the string of one of all architectures that are the same network.
+
+    Args:
+        scorer: The scorer of the run.
+        population: The architectures.
+        id_A: Their ids.
+    """
+    found = scorer.table.rows(id_A)
+    strings = [
+        scorer.space.to_string(rows(population, i)) for i in range(len(id_A))
+    ]
+    place = found.column_names.index("arch")
+    return found.set_column(place, "arch", [pa.array(strings)])
 
 
 def search(parts: Parts, scorer: Scorer, workdir: Path) -> None:

@@ -208,7 +208,7 @@ def _mutate(key: jax.Array, arch: CellArch) -> CellArch:
 
 
 def _canonical(arch: CellArch) -> CellArch:
-    """Returns the first of all cells that compute the same function (6,466 remain)."""
+    """Returns the first of all cells that compute the same function (4,930 remain)."""
     number = choices(arch) @ _WORTH_6
     return cell(jnp.asarray(_representatives())[number])
 
@@ -217,31 +217,29 @@ def _canonical(arch: CellArch) -> CellArch:
 def _representatives() -> np.ndarray:
     """Returns, by number, the first cell whose function has the same description.
 
-    As published: a state is described by the ops that reach it, skips are replaced by
-    the state that they copy, and an op on a state of a single zero is zero. Sums of
-    zeros and the order of nested sums are not recognised (if both were, 4,930 functions
-    would remain, not 6,466).
+    A state is described by the terms of its sum, in order. An op that reads nothing
+    adds nothing, and a skip adds the terms of the state that it copies. (The published
+    rule recognises neither sums of zeros nor the order of nested sums: 6,466 remain.)
     """
-    first: dict[str, int] = {}
+    first: dict[tuple[str, ...], int] = {}
     found = np.zeros(5**6, np.int32)
     for number, ops in enumerate(product(range(5), repeat=6)):
-        terms: list[list[str]] = [[], [], [], []]
-        states = ["x", "", "", ""]
+        states: list[tuple[str, ...]] = [("x",), (), (), ()]
         # Edges come in order of the states that they lead to.
         for (to, start), op in zip(EDGES, ops, strict=True):
-            terms[to].append(_term(states[start], op))
-            states[to] = "+".join(sorted(terms[to]))
+            added = _terms(states[start], op)
+            states[to] = tuple(sorted(states[to] + added))
         found[number] = first.setdefault(states[3], number)
     return found
 
 
-def _term(state: str, op: int) -> str:
-    """Describes the result of an op; ``#`` is zero."""
-    if op == EDGE_OPS.index("none") or state == "#":
-        return "#"
+def _terms(state: tuple[str, ...], op: int) -> tuple[str, ...]:
+    """The terms that an op adds to the sum that it writes to."""
+    if op == EDGE_OPS.index("none") or not state:
+        return ()
     if op == EDGE_OPS.index("skip_connect"):
         return state
-    return f"({state}){op}"
+    return (f"({'+'.join(state)}){op}",)
 
 
 def _children(population: CellArch | None, level: int) -> CellArch:

@@ -59,7 +59,10 @@ class Score(ContinueVerb):
         )
         if self.out is not None and processes.first():
             columns = list(COLUMNS[1:])
-            rows = (table.rows(id_A).select(columns) for id_A in scored)
+            rows = (
+                candidate_verbs.given_rows(run.scorer, *each).select(columns)
+                for each in scored
+            )
             writers.write(self.out, rows)
         else:
             deque(scored, maxlen=0)
