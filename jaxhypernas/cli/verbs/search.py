@@ -24,6 +24,7 @@ class Search(BeginVerb):
     def run(self) -> list[Path]:
         """Does what is missing of the whole run."""
         from jaxhypernas.hosts import processes
+        from jaxhypernas.report.ranking import LOSS
 
         if self.config.data.stream:
             raise UserError(
@@ -37,7 +38,8 @@ class Search(BeginVerb):
         run.retrain()
         figures = run.report()
         if processes.first():
-            _print_winner(figures)
+            by_score = self.config.score.order == "evidence"
+            _print_winner(figures, "score" if by_score else LOSS)
         names = (
             "report.md",
             "report.json",
@@ -48,10 +50,10 @@ class Search(BeginVerb):
         return [self.workdir / name for name in names]
 
 
-def _print_winner(figures: dict) -> None:
+def _print_winner(figures: dict, order: str) -> None:
     winner = figures["winner_test_accuracy"]
     sample = figures["sample_test_accuracy"]
-    tau = figures["rank"]["generated weights"]["tau"]
+    tau = figures["rank"][order]["tau"]
     print(
         f"winner: test accuracy {winner:.4f} trained from scratch, "
         f"random sample's mean {sample:.4f}"
