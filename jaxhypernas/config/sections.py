@@ -111,6 +111,9 @@ class RetrainConfig(Settings):
     top: int = 4
     """candidates of lowest loss"""
 
+    active: int = 0
+    """candidates besides, each chosen by what those trained before it say"""
+
     sample: int = 24
     """random candidates, on which correlations are computed"""
 
@@ -121,7 +124,7 @@ class RetrainConfig(Settings):
 
     def check(self) -> None:
         """Raises `UserError` for a number out of range."""
-        for name, least in (("top", 1), ("sample", 3)):
+        for name, least in (("top", 1), ("active", 0), ("sample", 3)):
             if getattr(self, name) < least:
                 raise UserError(
                     f"{name}: {getattr(self, name)} must be at least {least}"

@@ -19,6 +19,7 @@ from jaxhypernas.execution import compilations
 from jaxhypernas.hosts import processes
 from jaxhypernas.numerics import evidence
 from jaxhypernas.programs import populations, retraining, training
+from jaxhypernas.programs.active import Pool
 from jaxhypernas.programs.parts import Parts
 from jaxhypernas.programs.retraining import Wanted
 from jaxhypernas.programs.scorer import Scorer
@@ -202,8 +203,10 @@ def retrain(
     wanted = _wanted(parts, scorer, archs)
     left = retraining.missing(retrained, wanted)
 
-    begun = len(wanted) - len(left)
-    with progress.bar("retrain", len(wanted), UNIT, start=begun) as bar:
+    active = 0 if archs else config.active
+    begun = len(wanted) - len(left) + min(_active(retrained), active)
+    total = len(wanted) + active
+    with progress.bar("retrain", total, UNIT, start=begun) as bar:
         note = ""
 
         def observe_steps(steps: int) -> None:
@@ -215,18 +218,48 @@ def retrain(
             note = f"test accuracy {accuracy:.3f}"
             bar.advance(number, 0, note)
 
-        retraining.retrain(
-            parts.searched.space,
-            retrained,
-            left,
-            from_scratch(),
-            parts.mesh.size,
-            observe_steps,
-            observe,
-            partial(weights.save, workdir),
-        )
+        def train(candidates: list[Wanted]) -> None:
+            retraining.retrain(
+                parts.searched.space,
+                retrained,
+                candidates,
+                from_scratch(),
+                parts.mesh.size,
+                observe_steps,
+                observe,
+                partial(weights.save, workdir),
+            )
+
+        train(left)
+        if _active(retrained) < active:
+            _train_chosen(parts, table, retrained, train)
     table.compact()
     retrained.compact()
+
+
+def _train_chosen(
+    parts: Parts,
+    table: ScoreTable,
+    retrained: Table,
+    train: Callable[[list[Wanted]], None],
+) -> None:
+    """Trains those that the ones before them make promising, a piece at a time."""
+    order = parts.config.score.order
+    trained = retrained.read().to_pylist()
+    pool = Pool(parts.searched.space, table, order, trained)
+    while (left := parts.config.retrain.active - _active(retrained)) > 0:
+        trained = retrained.read().to_pylist()
+        rows = pool.choose(trained, min(left, parts.mesh.size))
+        if not rows:
+            break
+        train([Wanted("active", row) for row in rows])
+
+
+def _active(retrained: Table) -> int:
+    """How many candidates were chosen by those trained before them."""
+    if not len(retrained):
+        return 0
+    return retrained.read(["group"])["group"].to_pylist().count("active")
 
 
 def _wanted(
@@ -240,9 +273,12 @@ def _wanted(
         id_A = dict.fromkeys(scorer.score_missing(population).tolist())
         chosen = table.rows(np.array([*id_A], np.uint64)).to_pylist()
         return [Wanted("chosen", row) for row in chosen]
-    order = parts.config.score.order
-    best = table.best(parts.config.retrain.top, order=order).to_pylist()
+    # First, as what is best then is best when this goes on after a stop.
     random = table.rows(_score_sample(parts, scorer)).to_pylist()
+    order = parts.config.score.order
+    best = table.best(parts.config.retrain.top, order=order)
+    # A score is of the table as it is now, the rest of a row for ever.
+    best = best.drop_columns("score").to_pylist()
     return [
         *(Wanted("top", row) for row in best),
         *(Wanted("sample", row) for row in random),

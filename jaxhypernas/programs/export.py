@@ -67,7 +67,9 @@ def ranked(retrained: Table, rank: int) -> dict:
         UserError: There is no such candidate.
     """
     rows = [
-        row for row in retrained.read().to_pylist() if row["group"] == "top"
+        row
+        for row in retrained.read().to_pylist()
+        if row["group"] in ("top", "active")
     ]
     finite = [row for row in rows if np.isfinite(row["trained_valid_loss"])]
     finite.sort(key=lambda row: row["trained_valid_loss"])

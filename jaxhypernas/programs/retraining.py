@@ -18,8 +18,8 @@ class Wanted(NamedTuple):
     """A candidate to train from scratch."""
 
     group: str
-    """``top``, of the best by score, ``sample``, of the random sample, or ``chosen``,
-    by the user."""
+    """``top``, of the best by score, ``sample``, of the random sample, ``active``, by
+    what was trained before, or ``chosen``, by the user."""
 
     row: dict
     """The candidate's row of the score table."""

@@ -23,10 +23,13 @@ def plot_scores(path: Path, retrained: list[dict]) -> None:
     groups = (
         ("sample", "random sample", "tab:blue"),
         ("top", "top by score", "tab:red"),
+        ("active", "chosen after them", "tab:green"),
     )
     left_out = 0
     for group, label, colour in groups:
         rows = [row for row in retrained if row["group"] == group]
+        if not rows:
+            continue
         generated = np.array([row["loss"] for row in rows])
         trained = np.array([row["test_loss"] for row in rows])
         finite = np.isfinite(generated) & np.isfinite(trained)

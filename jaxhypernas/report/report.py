@@ -33,7 +33,8 @@ def write(
         best: Rows of the best candidates.
         loss_A: Losses of all candidates, in the order they were scored.
         retrained: A row for each candidate trained from scratch; its ``group`` is
-            ``"top"`` (best by score) or ``"sample"`` (random).
+            ``"top"`` (best by score), ``"active"`` (chosen by what was trained before)
+            or ``"sample"`` (random).
 
     Returns:
         The figures in report.json.
@@ -43,6 +44,7 @@ def write(
     """
     sample = [row for row in retrained if row["group"] == "sample"]
     top = [row for row in retrained if row["group"] == "top"]
+    active = [row for row in retrained if row["group"] == "active"]
     loss_ranking = rank_rows(sample, -_column(sample, "test_loss"))
     accuracy_ranking = rank_rows(sample, _column(sample, "test_accuracy"))
     trusted = [
@@ -57,7 +59,7 @@ def write(
         "trained_from_scratch": len(retrained),
         "diverged": diverged(retrained),
         "scores_not_finite": int((~np.isfinite(loss_A)).sum()),
-        **_accuracies(sample, top),
+        **_accuracies(sample, top, active),
         "rank": plain(loss_ranking),
         "rank_accuracy": plain(accuracy_ranking),
         "trust": trusted,
@@ -67,7 +69,7 @@ def write(
         "",
         setting,
         "",
-        *_accuracy_lines(figures, len(sample), len(top)),
+        *_accuracy_lines(figures, len(sample), len(top), len(active)),
         "",
         *_diverged_lines(figures, len(retrained)),
         *_ranking_lines(trusted, len(sample), loss_ranking, accuracy_ranking),
@@ -102,17 +104,23 @@ def _is_finite(row: dict) -> bool:
     return all(map(math.isfinite, losses))
 
 
-def _accuracies(sample: list[dict], top: list[dict]) -> dict[str, Any]:
+def _accuracies(
+    sample: list[dict], top: list[dict], active: list[dict]
+) -> dict[str, Any]:
     """Returns the winner's row, its accuracy, and mean accuracies."""
     # The validation set chooses the winner; the test set judges it.
     # A candidate that diverged wins only if all did.
-    finite = [row for row in top if _is_finite(row)]
-    winner = min(finite or top, key=lambda row: row["trained_valid_loss"])
+    chosen = top + active
+    finite = [row for row in chosen if _is_finite(row)]
+    winner = min(finite or chosen, key=lambda row: row["trained_valid_loss"])
     trained_valid = _mean(sample, "trained_valid_accuracy")
     return {
         "winner": winner,
         "winner_test_accuracy": winner["test_accuracy"],
         "top_test_accuracy": _mean(top, "test_accuracy"),
+        "active_test_accuracy": (
+            _mean(active, "test_accuracy") if active else None
+        ),
         "sample_test_accuracy": _mean(sample, "test_accuracy"),
         "sample_generated_accuracy": _mean(sample, "accuracy"),
         "sample_trained_valid_accuracy": trained_valid,
@@ -131,21 +139,32 @@ def _code(text: str) -> list[str]:
     return ["```", text, "```"]
 
 
-def _accuracy_lines(figures: dict, sample: int, top: int) -> list[str]:
+def _accuracy_lines(
+    figures: dict, sample: int, top: int, active: int
+) -> list[str]:
     winner_accuracy = figures["winner_test_accuracy"]
     top_accuracy = figures["top_test_accuracy"]
     sample_accuracy = figures["sample_test_accuracy"]
     generated = figures["sample_generated_accuracy"]
     trained = figures["sample_trained_valid_accuracy"]
+    after, active_lines = "", []
+    if active:
+        accuracy = figures["active_test_accuracy"]
+        after = f" and the {active} chosen after them"
+        active_lines = [
+            f"| mean of the {active} chosen by what was trained before | "
+            f"{accuracy:.4f} |"
+        ]
     return [
         f"Scored {figures['scored']} distinct candidates; trained "
         f"{figures['trained_from_scratch']} from scratch.",
         "",
         "| trained from scratch | test accuracy |",
         "|---|---|",
-        f"| the winner: best validation loss of the top {top} by score | "
+        f"| the winner: best validation loss of the top {top} by score{after} | "
         f"{winner_accuracy:.4f} |",
         f"| mean of the top {top} | {top_accuracy:.4f} |",
+        *active_lines,
         f"| mean of the random sample of {sample} | {sample_accuracy:.4f} |",
         "",
         f"Validation accuracy of the sample: {generated:.4f} with generated weights, "

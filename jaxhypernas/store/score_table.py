@@ -115,6 +115,17 @@ class ScoreTable:
         """
         return self._loss_A[self._places(id_A)]
 
+    def worth(self, id_A: np.ndarray, order: Order) -> np.ndarray:
+        """Returns what candidates are ordered by, float64 [A]; higher is better.
+
+        Args:
+            id_A: uint64 ids of candidates in the table.
+            order: Scores among the whole table, or negative losses.
+        """
+        if order == "loss":
+            return -_worst_last(self.loss(id_A)).astype(np.float64)
+        return self._scores()[self._places(id_A)]
+
     def rows(self, id_A: np.ndarray) -> pa.Table:
         """Reads the rows of candidates, in the order of their ids given.
 
