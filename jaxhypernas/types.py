@@ -329,7 +329,11 @@ class Generator(NamedTuple):
 
 @_documented
 class Strategy(NamedTuple):
-    """A search. It sees architectures and losses only, so a table replays it."""
+    """A search.
+
+    It sees architectures and what it minimises only, negative scores or losses, so a
+    table replays it.
+    """
 
     total: int
     """Largest number of candidates that it asks for."""
@@ -341,7 +345,8 @@ class Strategy(NamedTuple):
     """``ask(state)``: a population to score next, or None when the search is done."""
 
     tell: Callable[[Any, Arch, np.ndarray], Any]
-    """``tell(state, population, loss_A)``: the state after the population is scored."""
+    """``tell(state, population, loss_A)``: the state after the population is scored;
+    the lowest ``loss_A`` is best."""
 
     at_once: Mapping[str, int] = MappingProxyType({})
     """Numbers of candidates in memory at once, by the field that sets each; a number

@@ -109,7 +109,7 @@ class RetrainConfig(Settings):
     """Which candidates to train from scratch, and how."""
 
     top: int = 4
-    """candidates of lowest loss"""
+    """the best candidates"""
 
     active: int = 0
     """candidates besides, each chosen by what those trained before it say"""
