@@ -177,7 +177,8 @@ def test_any_architecture_is_trained_and_exported(run, tmp_path):
 
 def test_ids_stand_for_architectures(run, tmp_path, capsys):
     """In every verb and function that takes architectures; the table stays as it is."""
-    rows = run.scores.best(40).to_pylist()[-4:]
+    best = run.scores.best(40).drop_columns("score")
+    rows = best.to_pylist()[-4:]
     workdir = shutil.copytree(run.workdir, tmp_path / "run")
     copied = Run(workdir)
     ids = [row["id"][:8] for row in rows]
