@@ -43,7 +43,7 @@ def _fields() -> list[Field]:
 
 FIELDS = _fields()
 ZERO_IS_LEGAL = (
-    "active seed data.pad execution.chunk search.max_params search.max_flops "
+    "seed data.pad execution.chunk search.max_params search.max_flops retrain.active "
     "space.train_nodes generator.virtual_edges strategy.greedy"
 )
 LEAST: dict[str, int] = dict.fromkeys(ZERO_IS_LEGAL.split(), 0)
