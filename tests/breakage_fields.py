@@ -160,6 +160,9 @@ def misplaced(rng: Random, whole: dict, flags: list[Flag]) -> tuple[str, ...]:
     group, last = place_of(whole, flag)
     groups = [g for g in whole if isinstance(whole[g], dict)]
     other = rng.choice([g for g in groups if g != flag.place.split(".")[0]])
+    while last in whole[other]:
+        other = rng.choice(sorted(whole))
+        other = other if isinstance(whole[other], dict) else "data"
     whole[other][last] = group.pop(last)
     return flag.place, f"{other}.{last}"
 
