@@ -239,7 +239,9 @@ def test_a_table_of_an_older_version_is_ordered_by_loss(tmp_path):
     table = ScoreTable(tmp_path / "scores")
     table.append(table_rows(range(20), given, ["loss"]))
     for opened in (table, ScoreTable(tmp_path / "scores")):
-        best = opened.best(20)["arch"].to_pylist()
+        rows = opened.best(20)
+        assert np.isnan(rows["capacity"].to_numpy()).all()
+        best = rows["arch"].to_pylist()
         assert best == [f"a{i}" for i in np.argsort(given.loss)]
 
 
@@ -255,6 +257,8 @@ def test_rows_of_two_versions_are_one_table(tmp_path):
     read = before["separability"].to_numpy()
     assert np.isnan(read[:20]).all()
     np.testing.assert_array_equal(read[20:], given.separability)
+    whole = table.best(40)
+    assert np.isnan(whole["capacity"].to_numpy()).sum() == 20
     # Rows without evidence count as worst.
     best = table.best(20)["arch"].to_pylist()
     assert set(best) == {f"a{i}" for i in range(20, 40)}

@@ -137,6 +137,7 @@ class ScoreTable:
                 changed the table's files after they were opened.
         """
         rows = self.table.take(self._position_A[self._places(id_A)])
+        rows = _with_evidence(rows)
         if not np.array_equal(_ids(rows), id_A):
             raise UserError(
                 f"workdir: {self.table.directory} changed while it was read: give the "
@@ -365,6 +366,21 @@ def ids_to_text(id_A: np.ndarray) -> list[str]:
         id_A: uint64 ids.
     """
     return [f"{value:016x}" for value in id_A.tolist()]
+
+
+def _with_evidence(rows: pa.Table) -> pa.Table:
+    """The rows with all columns of evidence, NaN where an older version lacked them."""
+    for place, name in enumerate(EVIDENCE, COLUMNS.index(EVIDENCE[0])):
+        if name not in rows.column_names:
+            unknown = pa.array(np.full(len(rows), np.nan))
+            rows = rows.add_column(
+                min(place, rows.num_columns), name, [unknown]
+            )
+        elif rows[name].null_count:
+            known = rows[name].fill_null(np.nan)
+            column = rows.column_names.index(name)
+            rows = rows.set_column(column, name, [known.combine_chunks()])
+    return rows
 
 
 def _worst_last(loss_A: np.ndarray) -> np.ndarray:
