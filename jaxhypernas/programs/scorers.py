@@ -4,9 +4,10 @@ from collections.abc import Callable
 from functools import cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxhypernas.data.batches import Batches, make_batches
+from jaxhypernas.data.batches import Batches, make_batches, normalise
 from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.data.splits import Split, stratified
 from jaxhypernas.execution.pace import Pace
@@ -111,9 +112,17 @@ def _separability(parts: Parts, dataset: Dataset) -> Separability:
     """The separability of candidates of a run."""
 
     def replicated() -> tuple[jax.Array, jax.Array]:
-        batches = batches_of(parts, dataset, scored_on(parts, dataset))
-        x_NxHxWxC = batches.x_TxBxHxWxC.reshape(-1, *parts.image)
-        return jax.random.fold_in(parts.key, 4), x_NxHxWxC[:IMAGES]
+        # Drawn: a set may bring its held-out images class by class.
+        valid = dataset.valid
+        rng = np.random.default_rng(parts.config.seed)
+        chosen = valid.take(rng.permutation(valid.size)[:IMAGES])
+        x_BxHxWxC = normalise(
+            jnp.asarray(chosen.x_NxHxWxC),
+            jnp.asarray(dataset.mean_C),
+            jnp.asarray(dataset.std_C),
+        )
+        x_BxHxWxC = jax.device_put(x_BxHxWxC, parts.replicated_here)
+        return jax.random.fold_in(parts.key, 4), x_BxHxWxC
 
     return make_separability(
         parts.searched.target, parts.local_mesh, parts.chunk, replicated
