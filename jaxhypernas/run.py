@@ -142,7 +142,7 @@ class Run:
         return self.retrained
 
     def best(self, number: int = 10) -> pa.Table:
-        """Returns the best rows, best first, in the order of ``score.order``."""
+        """Returns the rows of the best candidates by ``score.order``, best first."""
         return self.scores.best(number, order=self.config.score.order)
 
     def report(self) -> dict:

@@ -292,10 +292,6 @@ class Target(NamedTuple):
     node that owns each slice. Nodes are numbered consecutively over all stacked cells.
     Shape () for weights that belong to no node."""
 
-    features: Callable[[Params, Arch, "jax.Array"], "jax.Array"] | None = None
-    """``features(theta, arch, x_BxHxWxC)``: the rectified activations before the last
-    layer, BxHxWxC. None: its networks have none, and no separability."""
-
     relaxed: Callable[[Params, Arch, "jax.Array"], "jax.Array"] | None = None
     """Like ``apply``, for architectures that `Space.paths` gives."""
 
@@ -306,6 +302,10 @@ class Target(NamedTuple):
     module: Callable[[Arch, Params], Module] | None = None
     """``module(arch, theta)``: the network of an architecture, to export; arrays are
     NumPy's. None: its networks cannot be exported."""
+
+    features: Callable[[Params, Arch, "jax.Array"], "jax.Array"] | None = None
+    """``features(theta, arch, x_BxHxWxC)``: the rectified activations before the last
+    layer, BxHxWxC. None: its networks have none, and no separability."""
 
 
 @_documented

@@ -25,7 +25,8 @@ from jaxhypernas.report import plots
 from jaxhypernas.run import Run
 from jaxhypernas.store import files
 from jaxhypernas.store.metrics import Metrics
-from jaxhypernas.store.tables import Table, write_parts
+from jaxhypernas.store.shards import write_parts
+from jaxhypernas.store.tables import Table
 
 
 class Store(MemoryFileSystem):

@@ -212,12 +212,11 @@ def test_a_population_above_the_total_is_refused(strategy):
 def test_an_impossible_budget_names_itself_and_the_smallest(
     strategy, limits, message
 ):
-    heavier = TOY._replace(
-        cost=lambda arch: toy.Cost(
-            *(np.maximum(n, least) for n, least in heavy(arch))
-        )
-    )
-    heavy = lambda arch: zip(TOY.cost(arch), (5, 50, 5, 50, 45), strict=True)  # noqa: E731
+    def heavy(arch):
+        least = (5, 50, 5, 50, 45)
+        return toy.Cost(*map(np.maximum, TOY.cost(arch), least))
+
+    heavier = TOY._replace(cost=heavy)
     with pytest.raises(UserError, match=message):
         played(
             strategy,

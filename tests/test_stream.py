@@ -149,12 +149,12 @@ def test_what_a_scorer_observes(begin):
     assert sum(map(sum, told)) == 300
 
 
-def test_sixteen_bytes_of_each_candidate(begin):
+def test_twenty_four_bytes_of_each_candidate(begin):
     run = begin()
     run.add(run.draw.sample(KEY, NUMBER))
     for scores in (run.scores, ScoreTable(run.workdir / "scores")):
         sizes = [getattr(x, "nbytes", 0) for x in vars(scores).values()]
-        assert sum(sizes) == 16 * len(scores)
+        assert sum(sizes) == 24 * len(scores)
 
 
 def test_the_whole_space(begin, tmp_path):

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxhypernas.store import score_table, tables
-from jaxhypernas.store.tables import Table, write_parts
+from jaxhypernas.store import score_table, shards, tables
+from jaxhypernas.store.shards import write_parts
+from jaxhypernas.store.tables import Table
 from jaxhypernas.types import UserError
 
 
@@ -212,7 +213,7 @@ def test_a_disk_that_cannot_be_read_harms_no_shard(directory, monkeypatch):
         raise OSError(errno.EIO, "Input/output error", str(path))
 
     before = names(directory)
-    monkeypatch.setattr(tables.files, "checksum", unreadable)
+    monkeypatch.setattr(shards.files, "checksum", unreadable)
     with pytest.raises(OSError, match="Input/output error"):
         Table(directory, pytest.fail)
     assert names(directory) == before
@@ -319,14 +320,14 @@ def test_many_small_shards_are_merged_on_the_way(tmp_path, monkeypatch, most):
     """As a greedy search leaves them; no row is merged more than a few times."""
     monkeypatch.setattr(tables, "MOST_SHARDS", most)
     written = []
-    write = tables._write_shard
+    write = tables.write_shard
 
     def counted(directory, name, parts):
         parts = list(parts)
         written.append(sum(map(len, parts)))
         return write(directory, name, parts)
 
-    monkeypatch.setattr(tables, "_write_shard", counted)
+    monkeypatch.setattr(tables, "write_shard", counted)
     table = Table(tmp_path)
     rows = []
     for number in range(60):
@@ -347,7 +348,7 @@ def test_an_empty_table_is_merged(tmp_path):
 
 def test_row_groups_of_a_merged_shard(directory, monkeypatch):
     """Only the groups that are asked for are read."""
-    monkeypatch.setattr(tables, "GROUP_ROWS", 5)
+    monkeypatch.setattr(shards, "GROUP_ROWS", 5)
     table = Table(directory)
     table.compact()
     (path,) = directory.iterdir()
@@ -442,7 +443,7 @@ def test_a_full_disk_puts_off_merging(directory, monkeypatch):
 
     before = names(directory)
     table = Table(directory)
-    monkeypatch.setattr(tables.files, "replacing", full)
+    monkeypatch.setattr(shards.files, "replacing", full)
     table.compact()
     assert names(directory) == before
     assert table.read().to_pylist() == rows_of(0, 10, 20)
@@ -463,7 +464,7 @@ def test_a_row_of_another_candidate_is_never_returned(tmp_path):
     assert scores.best(1)["loss"].to_pylist() == [1.0]
     (path,) = tmp_path.iterdir()
     others = make_scores(9.0, 3.0, 1.0, 2.0).slice(1)
-    tables.write_parts(path, [others])
+    shards.write_parts(path, [others])
     with pytest.raises(UserError, match="changed while it was read"):
         scores.best(1)
     with pytest.raises(UserError, match="changed while it was read"):

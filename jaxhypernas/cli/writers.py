@@ -10,7 +10,7 @@ import pyarrow as pa
 from etils.epath import Path
 from pyarrow import csv
 
-from jaxhypernas.store import files, tables
+from jaxhypernas.store import files, shards
 from jaxhypernas.types import UserError
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -46,7 +46,7 @@ def write(path: Path, parts: Iterable[pa.Table]) -> None:
     """
     kind, is_gzip = _kind(path)
     if kind == ".parquet":
-        tables.write_parts(path, parts)
+        shards.write_parts(path, parts)
         return
     parts = iter(parts)
     first = next(parts)

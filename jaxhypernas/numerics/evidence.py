@@ -18,13 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxhypernas.numerics.stats import ranks
 from jaxhypernas.types import Cost
 
 RIDGE = 1e-4
 """Added to the diagonal of the matrix of agreement."""
 
 WORST = -1e9
-"""Spreads from the centre of what is not finite."""
+"""A value that is not finite lies so many spreads from the centre."""
 
 
 class Evidence(NamedTuple):
@@ -162,12 +163,7 @@ def _log_capacity(capacity_A: np.ndarray) -> np.ndarray:
 
 def _log_rank(value_A: np.ndarray) -> np.ndarray:
     value_A = np.where(np.isfinite(value_A), value_A, -np.inf)
-    _, place_A, equal_V = np.unique(
-        value_A, return_inverse=True, return_counts=True
-    )
-    # Those of V distinct values that are equal share the mean of their ranks.
-    rank_V = equal_V.cumsum() - (equal_V - 1) / 2
-    return np.log(rank_V[place_A] / len(value_A))
+    return np.log(ranks(value_A) / len(value_A))
 
 
 def _log_share(value_A: np.ndarray, spread: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtri
 
+from jaxhypernas.numerics.stats import ranks
+
 FEWEST = 6
 """Labels below which the score alone speaks."""
 
@@ -22,7 +24,7 @@ class Prediction(NamedTuple):
     """The truths of candidates, as quantiles of the normal distribution; [A]."""
 
     mean_A: np.ndarray
-    """Expected truth; higher is better."""
+    """The truth that is expected of each candidate; higher is better."""
 
     deviation_A: np.ndarray
     """Standard deviation of the truth."""
@@ -82,11 +84,7 @@ def _process(features: int):
 def _quantiles(value_A: np.ndarray) -> np.ndarray:
     """Normal quantiles of ranks; ties share one, what is not finite is worst."""
     value_A = np.where(np.isfinite(value_A), value_A, -np.inf)
-    _, place_A, equal_V = np.unique(
-        value_A, return_inverse=True, return_counts=True
-    )
-    middle_V = equal_V.cumsum() - equal_V / 2
-    return ndtri(middle_V / len(value_A))[place_A]
+    return ndtri((ranks(value_A) - 0.5) / len(value_A))
 
 
 def _scaled(features_AxF: np.ndarray) -> np.ndarray:

@@ -97,6 +97,16 @@ def regret(score_A: np.ndarray, truth_A: np.ndarray) -> float:
     return _of_all(_regret, score_A, truth_A)
 
 
+def ranks(value_A: np.ndarray) -> np.ndarray:
+    """Returns the ranks of values, float64 [A]: 1 is the lowest.
+
+    Args:
+        value_A: Values; those that are equal share the mean of their ranks.
+    """
+    centred_A = _centred_ranks(_labels(value_A)[None])[0]
+    return centred_A + (len(value_A) + 1) / 2
+
+
 def rank_report(
     scores: dict[str, np.ndarray],
     truth: np.ndarray,

@@ -1,9 +1,12 @@
 """Chooses whom to train next, from those that were trained."""
 
+import itertools
+
 import jax
 import numpy as np
 
 from jaxhypernas.archs.population import in_batches
+from jaxhypernas.hosts import processes
 from jaxhypernas.numerics.evidence import terms
 from jaxhypernas.numerics.labels import Prediction, predict
 from jaxhypernas.programs.populations import parse
@@ -15,7 +18,7 @@ from jaxhypernas.store.score_table import (
 from jaxhypernas.types import Arch, Space
 
 POOL = 4096
-"""Candidates that are chosen from: the best by their order."""
+"""Number of candidates to choose from: the best of the table."""
 
 DEEPEST = 10
 """Ops of a shortest path beyond which it makes no difference."""
@@ -40,7 +43,10 @@ class Pool:
     ):
         best = table.best(POOL, order=order)["id"].to_pylist()
         ids = [*dict.fromkeys(best + [row["id"] for row in trained])]
+        # A damaged shard takes rows out of the table of scores alone.
         id_A = ids_from_text(ids)
+        held_A = table.holds(id_A)
+        ids, id_A = [*itertools.compress(ids, held_A)], id_A[held_A]
         self._rows = table.rows(id_A).to_pylist()
         self._place = {id_: i for i, id_ in enumerate(ids)}
         self._worth_A = table.worth(id_A, order)
@@ -62,8 +68,9 @@ class Pool:
         """Predicts validation losses of all candidates of the pool, as ranks.
 
         Args:
-            trained: Rows of candidates trained from scratch, all of them in the pool.
+            trained: Rows of candidates trained from scratch.
         """
+        trained = [row for row in trained if row["id"] in self._place]
         return predict(
             self._worth_A,
             self._features_AxF,
@@ -81,8 +88,9 @@ class Pool:
         mean_A, deviation_A = self.predict(trained)
         hope_A = mean_A + deviation_A
         known = {row["id"] for row in trained}
-        order = np.argsort(-hope_A, kind="stable").tolist()
-        rows = (self._rows[i] for i in order)
+        # Processes round otherwise; they must choose the same.
+        order_A = processes.broadcast(np.argsort(-hope_A, kind="stable"))
+        rows = (self._rows[i] for i in order_A.tolist())
         return [row for row in rows if row["id"] not in known][:number]
 
 

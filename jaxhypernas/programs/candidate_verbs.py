@@ -23,6 +23,7 @@ from jaxhypernas.programs.active import Pool
 from jaxhypernas.programs.parts import Parts
 from jaxhypernas.programs.retraining import Wanted
 from jaxhypernas.programs.scorer import Scorer
+from jaxhypernas.programs.training_verbs import UNIT
 from jaxhypernas.programs.truth import FromScratch
 from jaxhypernas.report import progress
 from jaxhypernas.report.report import write as write_report
@@ -33,9 +34,6 @@ from jaxhypernas.store.metrics import Metrics
 from jaxhypernas.store.score_table import ScoreTable
 from jaxhypernas.store.tables import Table
 from jaxhypernas.types import Arch, UserError
-
-UNIT = "images"
-"""Unit of work: an image that goes through one candidate."""
 
 
 @contextmanager
@@ -55,8 +53,8 @@ def scoring_bar(
     with progress.bar(name, total, "candidates") as bar:
 
         def observe(known: int, scored: int) -> None:
-            best = scorer.table.lowest
-            note = f"best {best:.3f}" if len(scorer.table) else ""
+            lowest = scorer.table.lowest
+            note = f"lowest loss {lowest:.3f}" if len(scorer.table) else ""
             bar.advance(known + scored, scored, note)
 
         yield observe
@@ -111,7 +109,8 @@ def score(parts: Parts, scorer: Scorer, archs: Sequence[str]) -> pa.Table:
 def given_rows(scorer: Scorer, population: Arch, id_A: np.ndarray) -> pa.Table:
     """Returns the rows of scored architectures, with the strings of those given.
 
-    The table has the string of one of all architectures that are the same network.
+    Architectures that are the same network share a row, with the counts and the string
+    of one of them; the string is replaced here.
 
     Args:
         scorer: The scorer of the run.
@@ -158,7 +157,7 @@ def search(parts: Parts, scorer: Scorer, workdir: Path) -> None:
 def _objective(
     parts: Parts, scorer: Scorer, observe: Callable[[int, int], None]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Makes ``objective(id_A)``, what a search minimises, of scored candidates.
+    """Makes ``objective(id_A)``: the numbers of candidates that a search minimises.
 
     The score of a candidate stays what it was when the search has seen others: ranks
     are replaced by where the evidence of the random sample lies.

@@ -18,7 +18,7 @@ class Wanted(NamedTuple):
     """A candidate to train from scratch."""
 
     group: str
-    """``top``, of the best by score, ``sample``, of the random sample, ``active``, by
+    """``top``, of the best, ``sample``, of the random sample, ``active``, by
     what was trained before, or ``chosen``, by the user."""
 
     row: dict

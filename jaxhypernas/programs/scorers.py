@@ -112,7 +112,7 @@ def _separability(parts: Parts, dataset: Dataset) -> Separability:
     """The separability of candidates of a run."""
 
     def replicated() -> tuple[jax.Array, jax.Array]:
-        # Drawn: a set may bring its held-out images class by class.
+        # The images are drawn: some sets list held-out images class by class.
         valid = dataset.valid
         rng = np.random.default_rng(parts.config.seed)
         chosen = valid.take(rng.permutation(valid.size)[:IMAGES])

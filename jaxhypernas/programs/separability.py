@@ -16,6 +16,7 @@ from jaxhypernas.execution.candidates import (
 from jaxhypernas.execution.mesh import ARCH
 from jaxhypernas.generators.standalone import standalone
 from jaxhypernas.numerics import evidence
+from jaxhypernas.programs.scoring import PER_CALL
 from jaxhypernas.report import progress
 from jaxhypernas.types import Arch, Params, Target
 
@@ -24,9 +25,6 @@ IMAGES = 32
 
 DRAWS = 4
 """Draws of random weights, over which the mean is taken."""
-
-PER_CALL = 64
-"""Largest number of candidates of a device per call of the program."""
 
 
 Separability = Callable[[Arch, np.ndarray, np.ndarray], np.ndarray]

@@ -22,7 +22,7 @@ def plot_scores(path: Path, retrained: list[dict]) -> None:
     figure, axes = _figure()
     groups = (
         ("sample", "random sample", "tab:blue"),
-        ("top", "top by score", "tab:red"),
+        ("top", "top", "tab:red"),
         ("active", "chosen after them", "tab:green"),
     )
     left_out = 0

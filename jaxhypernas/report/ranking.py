@@ -1,4 +1,4 @@
-"""How well scores rank candidates, beside their parts and counts without training."""
+"""Rankings of candidates: by score, by its parts, and by counts."""
 
 import numpy as np
 

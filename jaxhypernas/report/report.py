@@ -33,7 +33,7 @@ def write(
         best: Rows of the best candidates.
         loss_A: Losses of all candidates, in the order they were scored.
         retrained: A row for each candidate trained from scratch; its ``group`` is
-            ``"top"`` (best by score), ``"active"`` (chosen by what was trained before)
+            ``"top"`` (the best), ``"active"`` (chosen by what was trained before)
             or ``"sample"`` (random).
 
     Returns:
@@ -74,7 +74,7 @@ def write(
         *_diverged_lines(figures, len(retrained)),
         *_ranking_lines(trusted, len(sample), loss_ranking, accuracy_ranking),
         "",
-        *_best_lines(best),
+        *_best_lines(order, best),
         "",
         "## The winner",
         "",
@@ -161,7 +161,7 @@ def _accuracy_lines(
         "",
         "| trained from scratch | test accuracy |",
         "|---|---|",
-        f"| the winner: best validation loss of the top {top} by score{after} | "
+        f"| the winner: best validation loss of the top {top}{after} | "
         f"{winner_accuracy:.4f} |",
         f"| mean of the top {top} | {top_accuracy:.4f} |",
         *active_lines,
@@ -213,9 +213,9 @@ def _ranking_lines(
     ]
 
 
-def _best_lines(best: list[dict]) -> list[str]:
+def _best_lines(order: Order, best: list[dict]) -> list[str]:
     lines = [
-        "## Best by score",
+        f"## Best by {order}",
         "",
         "| id | score | loss | accuracy | params | FLOPs | architecture |",
         "|---|---|---|---|---|---|---|",

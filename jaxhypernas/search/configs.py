@@ -76,7 +76,7 @@ class EvolutionConfig(Settings):
 
 @dataclass(frozen=True)
 class Nsga2Config(Settings):
-    """NSGA-II: loss against a count."""
+    """NSGA-II: score, or loss, against a count."""
 
     number: int = 1000
     """all candidates"""
@@ -85,7 +85,7 @@ class Nsga2Config(Settings):
     """candidates of a generation"""
 
     objective: Literal["params", "flops"] = "params"
-    """the count that is weighed against the loss"""
+    """the count that is weighed against the score, or the loss"""
 
     def check(self) -> None:
         """Raises `UserError` for a number out of range."""

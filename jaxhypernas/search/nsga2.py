@@ -1,4 +1,4 @@
-"""NSGA-II (Deb et al. 2002): the front of loss against parameters or multiply-adds.
+"""NSGA-II (Deb et al. 2002): the front of score, or loss, against a count.
 
 Deviations:
 1. A child is a mutation of one parent: spaces have no crossover.

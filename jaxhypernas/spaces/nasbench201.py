@@ -208,7 +208,7 @@ def _mutate(key: jax.Array, arch: CellArch) -> CellArch:
 
 
 def _canonical(arch: CellArch) -> CellArch:
-    """Returns the first of all cells that compute the same function (4,930 remain)."""
+    """Returns the first of all cells with the same description (4,930 remain)."""
     number = choices(arch) @ _WORTH_6
     return cell(jnp.asarray(_representatives())[number])
 
@@ -220,6 +220,8 @@ def _representatives() -> np.ndarray:
     A state is described by the terms of its sum, in order. An op that reads nothing
     adds nothing, and a skip adds the terms of the state that it copies. (The published
     rule recognises neither sums of zeros nor the order of nested sums: 6,466 remain.)
+
+    Neither rule tells one convolution whose result is copied from two convolutions.
     """
     first: dict[tuple[str, ...], int] = {}
     found = np.zeros(5**6, np.int32)

@@ -1,6 +1,6 @@
 """The table of scored candidates: rows on disk, found by id, loss or count.
 
-In memory are 16 bytes of each candidate: its id, its loss and the place of its row.
+In memory are 24 bytes of each candidate: its id, its evidence and the place of its row.
 """
 
 import re
@@ -30,6 +30,8 @@ Order = Literal["evidence", "loss"]
 SHORT_ID = 8
 """Digits of an id that are shown; so many or more are understood."""
 
+_LOSS = Evidence._fields.index("loss")
+
 NO_ROWS = pa.table(
     {"id": pa.array([], pa.string()), "loss": pa.array([], pa.float64())}
 )
@@ -57,13 +59,13 @@ class ScoreTable:
         """Finds all rows by their ids."""
         # Sorted by id, so that a candidate is found by bisection.
         self._id_A = np.empty(0, np.uint64)
-        self._loss_A = np.empty(0, np.float32)
+        self._value_AxE = np.empty((0, len(Evidence._fields)), np.float32)
         self._position_A = np.empty(0, np.int32)
         # Ids whose loss was not finite when this program scored them.
         self._tried_A = np.empty(0, np.uint64)
         if len(self.table):
-            rows = self.table.read(["id", "loss"])
-            self._insert(_ids(rows), _losses(rows), 0)
+            rows = self.table.read(["id", *Evidence._fields])
+            self._insert(_ids(rows), _values(rows), 0)
 
     def __len__(self) -> int:
         return len(self._id_A)
@@ -87,10 +89,10 @@ class ScoreTable:
         start = len(self.table)
         self.table.append(rows)
         id_A = processes.gather(_ids(rows))
-        loss_A = processes.gather(_losses(rows))
-        tried_A = id_A[~np.isfinite(loss_A)]
+        value_AxE = processes.gather(_values(rows))
+        tried_A = id_A[~np.isfinite(value_AxE[:, _LOSS])]
         self._tried_A = np.concatenate([self._tried_A, tried_A])
-        self._insert(id_A, loss_A, start)
+        self._insert(id_A, value_AxE, start)
 
     def known(self, id_A: np.ndarray) -> np.ndarray:
         """Returns whether each candidate need not be scored, bool [A].
@@ -100,12 +102,20 @@ class ScoreTable:
         Args:
             id_A: uint64 ids.
         """
+        held_A = self.holds(id_A)
+        # The places of other candidates mean nothing.
+        finite_A = np.isfinite(self.loss(id_A)) if len(self) else held_A
+        return held_A & (finite_A | np.isin(id_A, self._tried_A))
+
+    def holds(self, id_A: np.ndarray) -> np.ndarray:
+        """Returns whether each candidate has a row, bool [A].
+
+        Args:
+            id_A: uint64 ids.
+        """
         if not len(self):
             return np.zeros(len(id_A), bool)
-        place_A = self._places(id_A)
-        there_A = self._id_A[place_A] == id_A
-        finite_A = np.isfinite(self._loss_A[place_A])
-        return there_A & (finite_A | np.isin(id_A, self._tried_A))
+        return self._id_A[self._places(id_A)] == id_A
 
     def loss(self, id_A: np.ndarray) -> np.ndarray:
         """Returns the losses of candidates, float32 [A].
@@ -113,7 +123,7 @@ class ScoreTable:
         Args:
             id_A: uint64 ids of candidates in the table.
         """
-        return self._loss_A[self._places(id_A)]
+        return self._losses()[self._places(id_A)]
 
     def worth(self, id_A: np.ndarray, order: Order) -> np.ndarray:
         """Returns what candidates are ordered by, float64 [A]; higher is better.
@@ -148,19 +158,15 @@ class ScoreTable:
     @property
     def lowest(self) -> float:
         """The lowest finite loss; infinite if there is none."""
-        return float(_worst_last(self._loss_A).min(initial=np.inf))
+        return float(_worst_last(self._losses()).min(initial=np.inf))
 
     def evidence(self, id_A: np.ndarray) -> Evidence:
-        """Reads the evidence on candidates.
+        """Returns the evidence on candidates.
 
         Args:
             id_A: uint64 ids of candidates in the table.
         """
-        place_A = self._places(id_A)
-        capacity_A, separability_A = (
-            self._by_id(name)[place_A] for name in EVIDENCE
-        )
-        return Evidence(capacity_A, separability_A, self._loss_A[place_A])
+        return _evidence(self._value_AxE[self._places(id_A)])
 
     def best(
         self,
@@ -189,7 +195,7 @@ class ScoreTable:
         score_A = self._scores()[fits]
         badness_A = -score_A
         if order == "loss":
-            badness_A = _worst_last(self._loss_A[fits])
+            badness_A = _worst_last(self._losses()[fits])
         best = np.lexsort((id_A, badness_A))[:number]
         return self.rows(id_A[best]).append_column("score", [score_A[best]])
 
@@ -217,10 +223,12 @@ class ScoreTable:
             UserError: The table has no rows.
         """
         self._check_rows()
-        fits = self._within(max_params, max_flops) & np.isfinite(self._loss_A)
+        fits = self._within(max_params, max_flops) & np.isfinite(
+            self._losses()
+        )
         id_A = self._id_A[fits]
         score_A = self._scores()[fits]
-        badness_A = self._loss_A[fits] if order == "loss" else -score_A
+        badness_A = self._losses()[fits] if order == "loss" else -score_A
         count_A = self._by_id(count)[fits]
         sorting = np.lexsort((id_A, badness_A, count_A))
         badness_A = badness_A[sorting]
@@ -289,7 +297,7 @@ class ScoreTable:
     def _insert(
         self,
         id_A: np.ndarray,
-        loss_A: np.ndarray,
+        value_AxE: np.ndarray,
         start: int,
     ) -> None:
         """Indexes rows that begin at a position.
@@ -297,10 +305,10 @@ class ScoreTable:
         Of equal ids the first row with a finite loss counts, or the first row.
         """
         position_A = np.arange(start, start + len(id_A), dtype=np.int32)
-        order = np.lexsort((~np.isfinite(loss_A), id_A))
+        order = np.lexsort((~np.isfinite(value_AxE[:, _LOSS]), id_A))
         id_A, first = np.unique(id_A[order], return_index=True)
         chosen = order[first]
-        loss_A = loss_A[chosen]
+        value_AxE = value_AxE[chosen]
         position_A = position_A[chosen]
 
         place = np.searchsorted(self._id_A, id_A)
@@ -309,13 +317,16 @@ class ScoreTable:
             there = self._id_A[np.minimum(place, len(self) - 1)] == id_A
         # A score that was tried again takes the place of one that was not finite.
         old = place[there]
-        better = np.isfinite(loss_A[there]) & ~np.isfinite(self._loss_A[old])
-        self._loss_A[old[better]] = loss_A[there][better]
+        finite = np.isfinite(value_AxE[there, _LOSS])
+        better = finite & ~np.isfinite(self._losses()[old])
+        self._value_AxE[old[better]] = value_AxE[there][better]
         self._position_A[old[better]] = position_A[there][better]
 
         place = place[~there]
         self._id_A = np.insert(self._id_A, place, id_A[~there])
-        self._loss_A = np.insert(self._loss_A, place, loss_A[~there])
+        self._value_AxE = np.insert(
+            self._value_AxE, place, value_AxE[~there], 0
+        )
         self._position_A = np.insert(
             self._position_A, place, position_A[~there]
         )
@@ -330,15 +341,15 @@ class ScoreTable:
         return self._rows_of(name)[self._position_A]
 
     def _rows_of(self, name: str) -> np.ndarray:
-        """A column of all rows on disk; NaN where an older version lacked it."""
-        read = self.table.read([name])
-        if name not in read.column_names:
-            return np.full(len(self.table), np.nan)
-        return read[name].to_numpy()
+        """A column of all rows on disk."""
+        return self.table.read([name])[name].to_numpy()
+
+    def _losses(self) -> np.ndarray:
+        return self._value_AxE[:, _LOSS]
 
     def _scores(self) -> np.ndarray:
         """The scores of all candidates, in the order of the sorted ids."""
-        return score(self.evidence(self._id_A))
+        return score(_evidence(self._value_AxE))
 
     def _within(self, max_params: int, max_flops: int) -> np.ndarray:
         fits = np.ones(len(self), bool)
@@ -394,5 +405,12 @@ def _ids(rows: pa.Table) -> np.ndarray:
     return np.concatenate([*chunks, np.empty(0, np.uint64)])
 
 
-def _losses(rows: pa.Table) -> np.ndarray:
-    return rows["loss"].to_numpy()
+def _values(rows: pa.Table) -> np.ndarray:
+    """The evidence, float32 [A, E]; NaN where an older version lacked it."""
+    rows = _with_evidence(rows)
+    columns = [rows[name].to_numpy() for name in Evidence._fields]
+    return np.stack(columns, -1).astype(np.float32)
+
+
+def _evidence(value_AxE: np.ndarray) -> Evidence:
+    return Evidence(*value_AxE.astype(np.float64).T)

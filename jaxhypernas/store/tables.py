@@ -1,67 +1,34 @@
-"""Tables that only grow: Parquet files in a directory, each with its checksum.
-
-Parquet alone reads many a flipped byte silently as another value. So the CRC-32 of a
-shard's bytes is in its name, as in ``000003.89abcdef.parquet``, and its pages have
-checksums of their own, which other programs check too.
-
-======================  ========================================================
-``N.CRC.parquet``       rows that process 0 appended, the N-th time
-``N-P.CRC.parquet``     rows that process P appended, the N-th time
-``N-all.CRC.parquet``   all rows appended up to the N-th time, merged
-``N.parquet``           as above, without a checksum: written by older versions,
-                        by other programs, or by a process killed in between
-======================  ========================================================
-"""
+"""Tables that only grow: Parquet files in a directory, their shards."""
 
 import functools
-import itertools
-import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import IO, NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from etils.epath import Path, PathLike
 
 from jaxhypernas.hosts import processes
 from jaxhypernas.store import files
+from jaxhypernas.store.shards import (
+    LARGEST_GROUP,
+    DamagedError,
+    Shard,
+    bare,
+    concatenated,
+    group_sizes,
+    name_of,
+    open_parquet,
+    regrouped,
+    shard_of,
+    write_shard,
+)
 from jaxhypernas.types import UserError
-
-GROUP_ROWS = 1 << 14
-"""Least number of rows of a merged shard that are read together (a row group)."""
-
-_LARGEST_GROUP = 1 << 20
-"""Most rows of a row group; Arrow's writer allows no more."""
 
 MOST_SHARDS = 100
 """Number of shards after which they are merged."""
 
 _TRIES = 10
 """How often a directory is listed again if another program changes it meanwhile."""
-
-
-class _DamagedError(Exception):
-    """The bytes of a shard are not those that were written."""
-
-
-class _Shard(NamedTuple):
-    """A file of a table."""
-
-    number: int
-    """Which append wrote it, or the last append that it covers."""
-
-    process: int
-    """Process that wrote it."""
-
-    merged: bool
-    """Whether it holds the rows of all appends up to ``number``."""
-
-    crc: str
-    """CRC-32 of its bytes; empty where its name has none."""
-
-    path: Path
-    """The file."""
 
 
 def _reopening(read: Callable) -> Callable:
@@ -124,7 +91,7 @@ class Table:
         if processes.count() > 1:
             return False
         known = {*self._paths(), *self._covered}
-        if known == {path for path in self._listed() if _shard(path)}:
+        if known == {path for path in self._listed() if shard_of(path)}:
             return False
         self._open()
         return True
@@ -141,17 +108,17 @@ class Table:
         crc = "0"
         if len(rows):
             self.directory.mkdir(parents=True, exist_ok=True)
-            name = _name(self._next, processes.index())
-            crc = _write_shard(self.directory, name, [rows])
+            name = name_of(self._next, processes.index())
+            crc = write_shard(self.directory, name, [rows])
         mine = np.array([[len(rows), int(crc, 16)]])
         for process, (number, crc) in enumerate(
             processes.gather(mine).tolist()
         ):
             if number:
-                name = _name(self._next, process)
+                name = name_of(self._next, process)
                 path = self.directory / f"{name}.{crc:08x}.parquet"
-                full, rest = divmod(number, _LARGEST_GROUP)
-                sizes = [_LARGEST_GROUP] * full + [rest]
+                full, rest = divmod(number, LARGEST_GROUP)
+                sizes = [LARGEST_GROUP] * full + [rest]
                 self._add(path, sizes)
         self._next += 1
         if self._is_scattered():
@@ -170,8 +137,8 @@ class Table:
         tables = []
         for path in self._paths():
             with path.open("rb") as file:
-                tables.append(_parquet(file).read(columns))
-        return _concatenated(tables)
+                tables.append(open_parquet(file).read(columns))
+        return concatenated(tables)
 
     @_reopening
     def take(self, position_A: np.ndarray) -> pa.Table:
@@ -193,7 +160,7 @@ class Table:
             rows = self._read_group(group)
             start = self._ends[group] - len(rows)
             parts.append(rows.take(sorted_A[group_A == group] - start))
-        return _concatenated(parts).take(np.argsort(order_A))
+        return concatenated(parts).take(np.argsort(order_A))
 
     def compact(self) -> None:
         """Merges all shards into one; the rows and their order stay as they are.
@@ -226,7 +193,7 @@ class Table:
         if len(paths) > 1:
             name = f"{self._next - 1:06d}-all"
             try:
-                _write_shard(self.directory, name, _regrouped(paths))
+                write_shard(self.directory, name, regrouped(paths))
             except OSError as error:
                 if error.errno not in files.UNWRITABLE:
                     raise
@@ -266,7 +233,7 @@ class Table:
         self._groups: list[tuple[Path, int]] = []
         # Number of rows up to the end of each row group.
         self._ends: list[int] = []
-        shards = sorted(filter(None, map(_shard, there)))
+        shards = sorted(filter(None, map(shard_of, there)))
         self._next = shards[-1].number + 1 if shards else 0
 
         # The newest whole merged shard holds all rows of the shards up to its number,
@@ -284,13 +251,15 @@ class Table:
 
     def _is_leftover(self, path: Path) -> bool:
         """Whether a process was killed while it wrote this file."""
-        shard = _shard(path.with_suffix("")) if path.suffix == ".tmp" else None
+        shard = (
+            shard_of(path.with_suffix("")) if path.suffix == ".tmp" else None
+        )
         return shard is not None and shard.number < self._next
 
-    def _add_if_whole(self, shard: _Shard) -> bool:
+    def _add_if_whole(self, shard: Shard) -> bool:
         try:
-            self._add(shard.path, _group_sizes(shard))
-        except _DamagedError as error:
+            self._add(shard.path, group_sizes(shard))
+        except DamagedError as error:
             self._report(
                 f"{shard.path}: damaged, its rows will be made again "
                 f"({files.one_line(error, 100)})"
@@ -299,8 +268,8 @@ class Table:
             return False
         return True
 
-    def _add(self, path: Path, group_sizes: list[int]) -> None:
-        for group, rows in enumerate(group_sizes):
+    def _add(self, path: Path, sizes: list[int]) -> None:
+        for group, rows in enumerate(sizes):
             self._groups.append((path, group))
             self._ends.append(len(self) + rows)
 
@@ -320,119 +289,4 @@ class Table:
     def _read_group(self, index: int) -> pa.Table:
         path, group = self._groups[index]
         with path.open("rb") as file:
-            return _bare(_parquet(file).read_row_group(group))
-
-
-def write_parts(path: PathLike, parts: Iterable[pa.Table]) -> None:
-    """Writes one Parquet file, whole or not at all.
-
-    Args:
-        path: The file to replace or make.
-        parts: Tables of one schema, at least one of them; one at a time is in memory.
-            Each becomes a row group.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    parts = iter(parts)
-    first = next(parts)
-    with (
-        files.replacing(path) as file,
-        pq.ParquetWriter(
-            file, first.schema, write_page_checksum=True
-        ) as writer,
-    ):
-        for part in itertools.chain([first], parts):
-            writer.write_table(part, row_group_size=_LARGEST_GROUP)
-
-
-def _write_shard(directory: Path, name: str, parts: Iterable[pa.Table]) -> str:
-    """Writes a shard and then puts its checksum into its name; returns the checksum.
-
-    A process killed in between leaves a whole shard without a checksum.
-    """
-    path = directory / f"{name}.parquet"
-    write_parts(path, parts)
-    crc = files.checksum(path)
-    path.rename(directory / f"{name}.{crc}.parquet")
-    return crc
-
-
-def _regrouped(paths: list[Path]) -> Iterator[pa.Table]:
-    """All rows of these files in order, `GROUP_ROWS` or a little more at a time."""
-    # Every part has all columns, as the first one sets those of the file.
-    no_rows = [_no_rows(path) for path in paths]
-    waiting: list[pa.Table] = []
-    for path in paths:
-        with path.open("rb") as file:
-            for batch in _parquet(file).iter_batches(GROUP_ROWS):
-                waiting.append(pa.Table.from_batches([batch]))
-                if sum(map(len, waiting)) >= GROUP_ROWS:
-                    yield _concatenated([*no_rows, *waiting])
-                    waiting = []
-    if waiting:
-        yield _concatenated([*no_rows, *waiting])
-
-
-def _no_rows(path: Path) -> pa.Table:
-    with path.open("rb") as file:
-        return _parquet(file).schema_arrow.empty_table()
-
-
-def _concatenated(tables: list[pa.Table]) -> pa.Table:
-    """The rows of all tables; columns that an older version lacked are null there."""
-    bare = [_bare(table) for table in tables]
-    return pa.concat_tables(bare, promote_options="default")
-
-
-def _bare(rows: pa.Table) -> pa.Table:
-    """The rows without metadata, which older versions wrote a checksum into."""
-    return rows.replace_schema_metadata()
-
-
-def _parquet(file: IO[bytes]) -> pq.ParquetFile:
-    return pq.ParquetFile(file, page_checksum_verification=True)
-
-
-def _group_sizes(shard: _Shard) -> list[int]:
-    """Numbers of rows of a shard's row groups; raises if the shard is damaged."""
-    if shard.crc and files.checksum(shard.path) != shard.crc:
-        raise _DamagedError("its bytes differ from the checksum in its name")
-    with shard.path.open("rb") as file:
-        if not shard.crc:
-            _check_values(file)
-        found = _parquet(file).metadata
-        groups = range(found.num_row_groups)
-        return [found.row_group(group).num_rows for group in groups]
-
-
-def _check_values(file: IO[bytes]) -> None:
-    """Reads all values: without a checksum of all bytes, only this shows damage."""
-    # Damaged bytes make Arrow raise almost any error, but none of the system's: a
-    # disk that cannot be read now says nothing about the file.
-    try:
-        _parquet(file).read()
-    except MemoryError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        raise _DamagedError(files.one_line(error)) from None
-    file.seek(0)
-
-
-def _name(number: int, process: int) -> str:
-    """The name of a shard, without checksum and suffix."""
-    return f"{number:06d}-{process}" if process else f"{number:06d}"
-
-
-def _shard(path: Path) -> _Shard | None:
-    """The shard that a file's name stands for; None for files of others."""
-    pattern = r"(\d+)(?:-(\d+|all))?(?:\.([0-9a-f]{8}))?\.parquet"
-    found = re.fullmatch(pattern, path.name)
-    if found is None:
-        return None
-    number, writer, crc = found.groups()
-    merged = writer == "all"
-    process = 0 if merged else int(writer or 0)
-    return _Shard(int(number), process, merged, crc or "", path)
+            return bare(open_parquet(file).read_row_group(group))

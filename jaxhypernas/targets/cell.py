@@ -96,10 +96,10 @@ def cell_network(
             weight_spec,
             with_head(features),
             nodes,
-            features,
             with_head(relaxed),
             forms,
             module,
+            features,
         )
 
     ops = [OPS[name] for name in structure.ops]

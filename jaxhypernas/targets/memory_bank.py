@@ -98,8 +98,8 @@ def memory_bank(
         weight_spec,
         with_head(features),
         _nodes(config, weight_spec),
-        features,
         module=module,
+        features=features,
     )
 
 

@@ -95,9 +95,9 @@ def nasbench101(
             weight_spec,
             with_head(features),
             nodes,
-            features,
             forms=forms,
             module=module,
+            features=features,
         )
 
     return target(conv_norm, {"native": target(cpu.conv_norm, {})})
