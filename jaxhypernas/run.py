@@ -1,6 +1,6 @@
 """A run: one configuration and its work directory (`store` has its files)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -9,26 +9,32 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from etils.epath import Path, PathLike
 
-from jaxhypernas.config import Config, data_file, file
+from jaxhypernas.config import Config, changes, data_file, file
 from jaxhypernas.config.data_file import Identity
 from jaxhypernas.data.dataset import Dataset, load
 from jaxhypernas.execution.devices import check_numbers, set_up
 from jaxhypernas.programs import (
     candidate_verbs,
+    chosen,
     export,
+    limits,
     origin,
+    retraining_verbs,
     scorers,
     training_verbs,
+    trial,
 )
-from jaxhypernas.programs.export import Chosen
+from jaxhypernas.programs.chosen import Chosen
 from jaxhypernas.programs.parts import Parts, build
+from jaxhypernas.programs.retraining_verbs import Start
 from jaxhypernas.programs.scorer import Scorer
+from jaxhypernas.programs.trial import Trial
 from jaxhypernas.programs.truth import FromScratch
 from jaxhypernas.report import progress
 from jaxhypernas.store import lock
 from jaxhypernas.store.score_table import ScoreTable
 from jaxhypernas.store.tables import Table
-from jaxhypernas.types import Params
+from jaxhypernas.types import Params, UserError
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -75,6 +81,17 @@ class Run:
                 self.parts, self.dataset, self.workdir
             )
         return self.phi
+
+    def trial(self) -> Trial:
+        """Measures how long the parts of a search take on this machine.
+
+        Nothing of it stays; `programs.plan` says what a search takes, or fits it into a
+        time.
+        """
+        with self._alone("trial"):
+            limits.check(self.parts, self.dataset)
+            place = self.workdir / "trial"
+            return trial.measure(self.parts, self.dataset, place)
 
     def begin_from(self, source: PathLike) -> None:
         """Begins a new run with phi of another run's newest checkpoint.
@@ -124,22 +141,67 @@ class Run:
             candidate_verbs.search(self.parts, self.scorer, self.workdir)
         return self.scores
 
-    def retrain(self, archs: Sequence[str] = ()) -> Table:
-        """Trains candidates from scratch; returns the table of all that were.
+    def retrain(self) -> Table:
+        """Trains the best and a random sample from scratch.
 
-        Args:
-            archs: Architecture strings or ids; none: the best and a random sample.
+        Returns:
+            The table of all candidates that were trained.
         """
         with self._alone("retrain"):
-            candidate_verbs.retrain(
+            retraining_verbs.retrain(
                 self.parts,
                 self.scorer,
                 lambda: self.from_scratch,
                 self.retrained,
                 self.workdir,
-                archs,
             )
         return self.retrained
+
+    def retrain_chosen(
+        self,
+        archs: Sequence[str],
+        *,
+        config: Config | None = None,
+        start: Start = "scratch",
+    ) -> pa.Table:
+        """Trains architectures of your choice, for as long as you like::
+
+            longer = replace(run.config.retrain.train, steps=5000)
+            retrain = replace(run.config.retrain, train=longer)
+            config = replace(run.config, retrain=retrain)
+            run.retrain_chosen(["b41e0a99"], config=config, start="trained")
+
+        Args:
+            archs: Architecture strings or ids.
+            config: The run's configuration with other ``retrain.train``, ``data`` or
+                ``seed``, or other sizes in ``space``; None: the run's own.
+            start: The weights to begin with: random ones (``scratch``), those that the
+                generator writes (``generated``), or those of the candidate's best
+                training so far at the same sizes (``trained``).
+
+        Returns:
+            Their rows of `retrained`, each once.
+
+        Raises:
+            UserError: A string is no architecture, ``config`` does not fit the run, or
+                the weights to begin with are not there.
+        """
+        with self._alone("retrain"):
+            parts, dataset = self._as_in(config or self.config)
+            way = retraining_verbs.Way(
+                parts,
+                lambda: scorers.make_from_scratch(parts, dataset()),
+                start,
+                lambda: self.phi,
+            )
+            return retraining_verbs.retrain_chosen(
+                self.parts,
+                self.scorer,
+                self.retrained,
+                self.workdir,
+                archs,
+                way,
+            )
 
     def best(self, number: int = 10) -> pa.Table:
         """Returns the rows of the best candidates by ``score.order``, best first."""
@@ -160,13 +222,13 @@ class Run:
         It takes images as `data.batches.normalise` gives them.
 
         Args:
-            rank: Which of the candidates trained from scratch; 1 is the winner.
+            rank: Which of the trained candidates but for the random sample, by
+                validation loss; 1 is the best.
             arch: The string or the id of an architecture instead.
             generated: Whether to take the weights that the generator writes, even if
                 the architecture was trained from scratch.
         """
-        chosen = self._chosen(rank, arch, generated)
-        return export.network(self.parts, self.dataset, chosen)[1]
+        return export.network(*self._chosen(rank, arch, generated))[1]
 
     def export(
         self,
@@ -184,21 +246,55 @@ class Run:
             arch: As for `network`.
             generated: As for `network`.
         """
-        chosen = self._chosen(rank, arch, generated)
-        return export.export(self.parts, self.dataset, chosen, Path(out))
+        return export.export(*self._chosen(rank, arch, generated), Path(out))
 
-    def _chosen(self, rank: int, arch: str, generated: bool) -> Chosen:
-        parts, retrained = self.parts, self.retrained
+    def _chosen(
+        self, rank: int, arch: str, generated: bool
+    ) -> tuple[Parts, Dataset, Chosen]:
+        """A network with the parts and the images that it was trained with."""
+        rows = self.retrained.read().to_pylist()
         row: dict | None = None
         text = self.scores.named(arch)
         if text:
-            row = export.trained(parts, retrained, text)
+            row = chosen.trained(self.parts, rows, text)
         else:
-            row = export.ranked(retrained, rank)
+            row = chosen.ranked(rows, rank)
             text = row["arch"]
         if row is None or generated:
-            return export.generated(parts, self.phi, text)
-        return export.from_scratch(parts, self.workdir, row)
+            found = chosen.generated(self.parts, self.phi, text)
+            return self.parts, self.dataset, found
+        config = changes.changed(self.config, row.get("changes") or "")
+        parts, dataset = self._as_in(config)
+        return parts, dataset(), chosen.kept(parts, self.workdir, row)
+
+    def _as_in(self, config: Config) -> tuple[Parts, Callable[[], Dataset]]:
+        """Parts and images of a configuration that differs from the run's own."""
+        parts = self.parts
+        if config != self.config:
+            parts = build(config, parts.image, parts.classes)
+        splits = ("limit", "valid", "stream")
+        own, other = self.config, config
+        if own.seed == other.seed and all(
+            getattr(own.data, name) == getattr(other.data, name)
+            for name in splits
+        ):
+            return parts, lambda: self.dataset
+        if self._given is not None:
+            raise UserError(
+                "data: the images were given as arrays, and are split as they were"
+            )
+
+        def dataset() -> Dataset:
+            found = load(other.data, other.seed)
+            now = found.image, found.classes
+            if now != (parts.image, parts.classes):
+                raise UserError(
+                    f"data.dataset: images of {now[0]} and {now[1]} classes, not "
+                    f"{parts.image} and {parts.classes}, as the run has"
+                )
+            return found
+
+        return parts, dataset
 
     @contextmanager
     def _alone(self, verb: str) -> Iterator[None]:

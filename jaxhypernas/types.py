@@ -352,6 +352,9 @@ class Strategy(NamedTuple):
     """Numbers of candidates in memory at once, by the field that sets each; a number
     that does not fit this machine is refused before the search begins."""
 
+    rounds: int = 1
+    """Largest number of populations that it asks for: each waits for the one before."""
+
 
 @_documented
 class Family(NamedTuple):

@@ -12,7 +12,7 @@ from tiny import TINY, family
 from jaxhypernas import Run
 from jaxhypernas.execution.pace import Pace
 from jaxhypernas.numerics.labels import FEWEST, predict
-from jaxhypernas.programs import export, training_verbs
+from jaxhypernas.programs import chosen, training_verbs
 from jaxhypernas.programs.active import Pool
 from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.programs.truth import Truth
@@ -145,7 +145,7 @@ def test_a_run_trains_those_chosen(tmp_path):
     assert "the 5 chosen by what was trained before" in text
     again = begun(tmp_path / "run", config)
     assert again.retrain().read().to_pylist() == rows
-    assert export.ranked(again.retrained, 1) == winner
+    assert chosen.ranked(again.retrained.read().to_pylist(), 1) == winner
 
 
 def begun(workdir, config) -> Run:
@@ -157,7 +157,7 @@ def begun(workdir, config) -> Run:
         loss_A = (candidates.id_A % np.uint64(97)).astype(np.float32)
         return Scores(loss_A, loss_A)
 
-    def from_scratch(population, id_A, observe):
+    def from_scratch(population, id_A, observe, theta_A):
         loss_A = (id_A % np.uint64(89)).astype(np.float32)
         theta = jax.tree.map(
             lambda leaf: np.zeros((len(id_A), *leaf.shape), leaf.dtype),

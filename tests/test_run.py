@@ -18,7 +18,7 @@ from tiny import TINY, flags
 from jaxhypernas.cli import main as cli
 from jaxhypernas.config import PRESETS, Config
 from jaxhypernas.config import file as config_file
-from jaxhypernas.config.config import difference
+from jaxhypernas.config.config import differences
 from jaxhypernas.run import Run
 from jaxhypernas.store.score_table import COLUMNS
 
@@ -207,11 +207,11 @@ def test_presets_survive_json(preset, tmp_path):
     assert config_file.load(tmp_path / "c.json") == PRESETS[preset]
 
 
-def test_difference_names_the_field():
+def test_differences_name_the_field():
     a = Config()
-    assert difference(a, a) is None
+    assert not list(differences(a, a))
     b = replace(a, train=replace(a.train, batch=7))
-    assert difference(a, b) == ("train.batch", 32, 7)
+    assert list(differences(a, b)) == [("train.batch", 32, 7)]
 
 
 def test_duplicates_are_scored_once(finished):

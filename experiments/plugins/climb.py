@@ -87,7 +87,7 @@ def build(config: ClimbConfig, space: Space, limits: Limits) -> Strategy:
 
     total = config.start + config.rounds * config.children
     at_once = {"start": config.start, "children": config.children}
-    return Strategy(total, init, ask, tell, at_once)
+    return Strategy(total, init, ask, tell, at_once, 1 + config.rounds)
 
 
 STRATEGIES["climb"] = Plugin(ClimbConfig, build)

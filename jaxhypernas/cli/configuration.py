@@ -39,7 +39,7 @@ def begin(verb: str, flags: Sequence[Flag], words: Sequence[str]) -> Config:
     ]
     first = [flag for flag in flags if flag.place in ("workdir", "preset")]
     values = parse_known(verb, [*first, *choices], words)
-    config = _start(values["preset"], values.get("workdir"))
+    config = _start(values.get("preset", ""), values.get("workdir"))
     entries: dict[str, Any] = {
         slot: registry[values[slot]].config()
         for slot, registry in REGISTRIES.items()

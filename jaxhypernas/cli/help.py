@@ -16,19 +16,6 @@ _FLAG_COLUMN = 24
 _VERB_COLUMN = 12
 """Where the second columns of the lists begin."""
 
-_COMMON = (
-    "space",
-    "generator",
-    "strategy",
-    "data.dataset",
-    "data.data_dir",
-    "train.steps",
-    "strategy.number",
-    "search.max_params",
-    "seed",
-)
-"""Flags of the configuration that the short help shows, by place."""
-
 _LAST = ("plugin", "distributed", "filter_log")
 """Flags of the verb that its help shows last."""
 
@@ -80,7 +67,7 @@ def verb_help(
     shown = [flag for flag in own if flag.place not in _LAST]
     if not full:
         common = {flag.place: flag for flag in configured}
-        shown += [common[place] for place in _COMMON if place in common]
+        shown += [common[place] for place in verb.common if place in common]
     parts = [
         f"usage: jaxhypernas {name} [--flag value ...]",
         "",

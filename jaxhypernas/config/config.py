@@ -1,7 +1,7 @@
 """The configuration of a run: a tree of the components' own configurations."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -145,28 +145,24 @@ def check_tree(settings: Settings, place: str = "") -> None:
         raise UserError(f"{place}{error}") from None
 
 
-def difference(
+def differences(
     a: Settings, b: Settings, place: str = ""
-) -> tuple[str, object, object] | None:
-    """Finds the first field in which two configurations differ.
+) -> Iterator[tuple[str, object, object]]:
+    """Finds the fields in which two configurations differ.
 
     Args:
         a: A configuration.
         b: Another configuration of the same type.
         place: What stands before the names of their fields.
 
-    Returns:
-        The field's place in the tree, the value in ``a`` and the value in ``b``; None
-        if the two are equal.
+    Yields:
+        The field's place in the tree, the value in ``a`` and the value in ``b``.
     """
     for field in dataclasses.fields(a):  # type: ignore[arg-type]
         ours = getattr(a, field.name)
         theirs = getattr(b, field.name)
         name = f"{place}{field.name}"
         if isinstance(ours, Settings) and type(ours) is type(theirs):
-            found = difference(ours, theirs, f"{name}.")
-            if found is not None:
-                return found
+            yield from differences(ours, theirs, f"{name}.")
         elif ours != theirs:
-            return name, ours, theirs
-    return None
+            yield name, ours, theirs

@@ -9,7 +9,7 @@ from typing import Any
 from etils.epath import Path, PathLike
 
 from jaxhypernas import __version__
-from jaxhypernas.config.config import Config, difference
+from jaxhypernas.config.config import Config, differences
 from jaxhypernas.config.values import from_json, lacking, to_json
 from jaxhypernas.store import files
 from jaxhypernas.types import UserError
@@ -122,7 +122,7 @@ def resolve(workdir: Path, config: Config | None) -> Config:
         execution=config.execution,
         data=data,
     )
-    found = difference(comparable, config)
+    found = next(differences(comparable, config), None)
     if found is not None:
         name, theirs, ours = found
         raise UserError(

@@ -5,7 +5,6 @@ Every function does what is missing and leaves the rest as it is.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import jax
 import numpy as np
@@ -18,18 +17,13 @@ from jaxhypernas.data.batches import batch_shape
 from jaxhypernas.execution import compilations
 from jaxhypernas.hosts import processes
 from jaxhypernas.numerics import evidence
-from jaxhypernas.programs import populations, retraining, training
-from jaxhypernas.programs.active import Pool
+from jaxhypernas.programs import populations, retraining
 from jaxhypernas.programs.parts import Parts
-from jaxhypernas.programs.retraining import Wanted
 from jaxhypernas.programs.scorer import Scorer
-from jaxhypernas.programs.training_verbs import UNIT
-from jaxhypernas.programs.truth import FromScratch
 from jaxhypernas.report import progress
 from jaxhypernas.report.report import write as write_report
 from jaxhypernas.search.budget import within
 from jaxhypernas.search.loop import run_search
-from jaxhypernas.store import weights
 from jaxhypernas.store.metrics import Metrics
 from jaxhypernas.store.score_table import ScoreTable
 from jaxhypernas.store.tables import Table
@@ -135,7 +129,7 @@ def search(parts: Parts, scorer: Scorer, workdir: Path) -> None:
     """
     table = scorer.table
     metrics = Metrics(workdir)
-    total = parts.strategy.total + _sampled(parts)
+    total = parts.strategy.total + sampled(parts)
     with scoring_bar("search", total, scorer) as observe:
         objective = _objective(parts, scorer, observe)
 
@@ -165,7 +159,7 @@ def _objective(
     table = scorer.table
     if parts.config.score.order == "loss":
         return table.loss
-    sample = table.evidence(_score_sample(parts, scorer, observe))
+    sample = table.evidence(score_sample(parts, scorer, observe))
     reference = evidence.refer(sample)
 
     def objective(id_A: np.ndarray) -> np.ndarray:
@@ -174,128 +168,28 @@ def _objective(
     return objective
 
 
-def retrain(
-    parts: Parts,
-    scorer: Scorer,
-    from_scratch: Callable[[], FromScratch],
-    retrained: Table,
-    workdir: Path,
-    archs: Sequence[str] = (),
-) -> None:
-    """Trains candidates from scratch: given ones, or the best and a random sample.
+def sampled(parts: Parts) -> int:
+    """Returns how many candidates a search scores beside those of the strategy.
 
     Args:
         parts: The parts of the run.
-        scorer: The scorer of the run.
-        from_scratch: Returns the function that trains and scores candidates.
-        retrained: The table of retrained candidates.
-        workdir: The work directory.
-        archs: Architecture strings or ids, if any are given.
-
-    Raises:
-        UserError: No candidate is scored yet, a string is no architecture, or images
-            are streamed.
     """
-    training.check_not_streamed(parts.config)
-    config = parts.config.retrain
-    table = scorer.table
-    wanted = _wanted(parts, scorer, archs)
-    left = retraining.missing(retrained, wanted)
-
-    active = 0 if archs else config.active
-    begun = len(wanted) - len(left) + min(_active(retrained), active)
-    total = len(wanted) + active
-    with progress.bar("retrain", total, UNIT, start=begun) as bar:
-        note = ""
-
-        def observe_steps(steps: int) -> None:
-            work = steps * config.train.batch * parts.mesh.size
-            bar.advance(0, work, note)
-
-        def observe(number: int, accuracy: float) -> None:
-            nonlocal note
-            note = f"test accuracy {accuracy:.3f}"
-            bar.advance(number, 0, note)
-
-        def train(candidates: list[Wanted]) -> None:
-            retraining.retrain(
-                parts.searched.space,
-                retrained,
-                candidates,
-                from_scratch(),
-                parts.mesh.size,
-                observe_steps,
-                observe,
-                partial(weights.save, workdir),
-            )
-
-        train(left)
-        if _active(retrained) < active:
-            _train_chosen(parts, table, retrained, train)
-    table.compact()
-    retrained.compact()
-
-
-def _train_chosen(
-    parts: Parts,
-    table: ScoreTable,
-    retrained: Table,
-    train: Callable[[list[Wanted]], None],
-) -> None:
-    """Trains those that the ones before them make promising, a piece at a time."""
-    order = parts.config.score.order
-    trained = retrained.read().to_pylist()
-    pool = Pool(parts.searched.space, table, order, trained)
-    while (left := parts.config.retrain.active - _active(retrained)) > 0:
-        trained = retrained.read().to_pylist()
-        rows = pool.choose(trained, min(left, parts.mesh.size))
-        if not rows:
-            break
-        train([Wanted("active", row) for row in rows])
-
-
-def _active(retrained: Table) -> int:
-    """How many candidates were chosen by those trained before them."""
-    if not len(retrained):
-        return 0
-    return retrained.read(["group"])["group"].to_pylist().count("active")
-
-
-def _wanted(
-    parts: Parts, scorer: Scorer, archs: Sequence[str]
-) -> list[Wanted]:
-    """The candidates to train, each scored."""
-    table = scorer.table
-    if archs:
-        strings = map(table.named, archs)
-        population = populations.parse(parts.searched.space, strings)
-        id_A = dict.fromkeys(scorer.score_missing(population).tolist())
-        chosen = table.rows(np.array([*id_A], np.uint64)).to_pylist()
-        return [Wanted("chosen", row) for row in chosen]
-    # First, as what is best then is best when this goes on after a stop.
-    random = table.rows(_score_sample(parts, scorer)).to_pylist()
-    order = parts.config.score.order
-    best = table.best(parts.config.retrain.top, order=order)
-    # A score is of the table as it is now, the rest of a row for ever.
-    best = best.drop_columns("score").to_pylist()
-    return [
-        *(Wanted("top", row) for row in best),
-        *(Wanted("sample", row) for row in random),
-    ]
-
-
-def _sampled(parts: Parts) -> int:
-    """How many candidates a search scores beside those that the strategy asks for."""
     config = parts.config
     return config.retrain.sample if config.score.order == "evidence" else 0
 
 
-def _score_sample(
+def score_sample(
     parts: Parts,
     scorer: Scorer,
     observe: Callable[[int, int], None] = lambda known, scored: None,
 ) -> np.ndarray:
-    """The ids of the random sample, scored where the table lacks it."""
+    """Returns the ids of the random sample, scored where the table lacks it.
+
+    Args:
+        parts: The parts of the run.
+        scorer: The scorer of the run.
+        observe: As in `Scorer.score_missing`.
+    """
     draw = within(parts.searched.space, parts.config.search)
     key = jax.random.fold_in(parts.key, 2)
     sample = draw.sample(key, parts.config.retrain.sample)
@@ -333,6 +227,7 @@ def report(
     if not processes.first():
         return {}
     order = parts.config.score.order
+    trained = retrained.read().to_pylist()
     return write_report(
         workdir,
         "Search report",
@@ -340,7 +235,8 @@ def report(
         order,
         table.best(5, order=order).to_pylist(),
         table.column("loss"),
-        retrained.read().to_pylist(),
+        retraining.by_run(trained),
+        [row for row in trained if row["group"] == "chosen"],
     )
 
 

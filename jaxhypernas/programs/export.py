@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxhypernas import __version__
 from jaxhypernas.data.batches import make_batches
 from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.programs import networks, scorers
+from jaxhypernas.programs.chosen import Chosen
 from jaxhypernas.programs.export_text import (
     PREDICT,
     Accuracies,
@@ -21,8 +22,7 @@ from jaxhypernas.programs.export_text import (
 )
 from jaxhypernas.programs.parts import Parts
 from jaxhypernas.store import files, weights
-from jaxhypernas.store.tables import Table
-from jaxhypernas.types import Arch, Module, Params, UserError
+from jaxhypernas.types import Module, UserError
 
 BATCHES = 64
 """Most batches of training images that BatchNorm's statistics are means of."""
@@ -38,91 +38,6 @@ NAMES = (
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Platforms that the StableHLO is for."""
-
-
-class Chosen(NamedTuple):
-    """The architecture to export, with weights."""
-
-    arch: str
-    """Its string."""
-
-    theta: Params
-    """Its weights, as `Target.apply` takes them."""
-
-    origin: str
-    """Where its weights come from, for the card."""
-
-    row: dict
-    """What training it from scratch gave; empty if it was not."""
-
-
-def ranked(retrained: Table, rank: int) -> dict:
-    """Finds the row of a candidate among the best that were trained from scratch.
-
-    Args:
-        retrained: The table of retrained candidates.
-        rank: 1 is the winner, of lowest validation loss.
-
-    Raises:
-        UserError: There is no such candidate.
-    """
-    rows = [
-        row
-        for row in retrained.read().to_pylist()
-        if row["group"] in ("top", "active")
-    ]
-    finite = [row for row in rows if np.isfinite(row["trained_valid_loss"])]
-    finite.sort(key=lambda row: row["trained_valid_loss"])
-    if not 1 <= rank <= len(finite):
-        raise UserError(
-            f"rank: {rank} must be in 1 .. {len(finite)}, of the candidates trained "
-            "from scratch (jaxhypernas retrain), or give --arch"
-        )
-    return finite[rank - 1]
-
-
-def trained(parts: Parts, retrained: Table, text: str) -> dict | None:
-    """Finds the row of an architecture among those that were trained from scratch.
-
-    Args:
-        parts: The parts of the run.
-        retrained: The table of retrained candidates.
-        text: The architecture's string.
-
-    Returns:
-        The row; None if its weights were not kept.
-
-    Raises:
-        UserError: It is no architecture of the space.
-    """
-    space = parts.searched.space
-    arch = jax.tree.map(jnp.asarray, space.from_string(text))
-    canonical = space.to_string(jax.device_get(space.canonical(arch)))
-    for row in retrained.read().to_pylist():
-        if row["arch"] == canonical and row["group"] != "sample":
-            return row
-    return None
-
-
-def from_scratch(parts: Parts, workdir: Path, row: dict) -> Chosen:
-    """Takes a candidate with the weights that training from scratch gave it.
-
-    Args:
-        parts: The parts of the run.
-        workdir: The work directory.
-        row: The candidate's row of the table of retrained candidates.
-
-    Raises:
-        UserError: Its weights were not kept, or are damaged.
-    """
-    like = parts.searched.target.weight_spec
-    theta = weights.load(workdir, row["id"], like)
-    if theta is None:
-        raise UserError(
-            f"workdir: {workdir} has no weights of {row['id']}, which an older "
-            "version trained: give --generated for generated weights"
-        )
-    return Chosen(row["arch"], theta, "trained from scratch", row)
 
 
 def network(
@@ -205,39 +120,6 @@ def export(
     )
     files.write_text(out / "card.md", about)
     return [out / name for name in NAMES]
-
-
-def generated(parts: Parts, phi: Params, text: str) -> Chosen:
-    """Writes the weights of an architecture with the run's generator.
-
-    Args:
-        parts: The parts of the run.
-        phi: The generator's parameters.
-        text: The architecture's string.
-
-    Raises:
-        UserError: It is no architecture of the space, or the generator writes no
-            weights.
-    """
-    space, target, generator = parts.searched
-    if not generator.trained:
-        raise UserError(
-            f"arch: generator {parts.config.names['generator']} writes no weights: "
-            "train it first (jaxhypernas retrain --archs FILE)"
-        )
-    arch: Arch = jax.tree.map(jnp.asarray, space.from_string(text))
-    theta = jax.jit(generator.generate)(phi, arch)
-    # Axes that count nodes may have size 1 where all nodes share a weight.
-    whole = jax.tree.map(_broadcast, theta, target.weight_spec)
-    canonical = space.to_string(jax.device_get(arch))
-    names = parts.config.names
-    origin = f"written by the generator {names['generator']}, not trained"
-    return Chosen(canonical, whole, origin, {})
-
-
-def _broadcast(w: jax.Array, spec: Any) -> jax.Array:
-    # A memory bank cuts shared kernels by itself.
-    return w if w.shape == spec.shape else jnp.broadcast_to(w, spec.shape)
 
 
 def _training_batches(parts: Parts, dataset: Dataset) -> np.ndarray:

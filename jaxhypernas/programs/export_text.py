@@ -148,7 +148,7 @@ def card(
         config: The configuration of the run.
         version: The version of the package.
         dataset: The images.
-        chosen: The architecture, as `export.Chosen`.
+        chosen: The architecture, as `chosen.Chosen`.
         accuracies: What was measured on test images.
         counts: Its counts, as in `types.Cost`.
         size: Numbers in its weights.
@@ -183,7 +183,7 @@ architecture has, {counts["live_flops"]:,} multiply-adds for an image.
 {dataset.classes} classes; trained on {dataset.source.size:,} images of {dataset.name}.
 - BatchNorm's statistics: means over up to 64 batches of {config.score.batch} training \
 images.
-- Training from scratch: {train.steps} steps of {train.batch} images, \
+- Training: {train.steps} steps of {train.batch} images, \
 {train.optimizer}, learning rate {train.learning_rate} along a cosine, \
 weight decay {train.weight_decay}; augmentation: crops with {config.data.pad} pixels \
 of padding, \

@@ -7,7 +7,7 @@ from etils.epath import Path
 
 from jaxhypernas.config import data_file
 from jaxhypernas.config import file as config_file
-from jaxhypernas.config.config import Config, difference
+from jaxhypernas.config.config import Config, differences
 from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.hosts import processes
 from jaxhypernas.programs import limits, training
@@ -106,7 +106,7 @@ def _check_fits(parts: Parts, theirs: Config, source: Path) -> None:
             found = slot, theirs.names[slot], ours.names[slot]
             break
         settings = getattr(theirs, slot), getattr(ours, slot)
-        found = found or difference(*settings, f"{slot}.")
+        found = found or next(differences(*settings, f"{slot}."), None)
     images = data_file.load(source)
     if found is None and images is not None:
         shapes = images.image, images.classes

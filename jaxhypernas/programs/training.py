@@ -5,7 +5,7 @@ which lasts a few seconds.
 """
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from functools import partial
 from typing import NamedTuple
@@ -61,7 +61,7 @@ class Trained(NamedTuple):
 
 def train(
     parts: Parts, dataset: Dataset, state: TrainState
-) -> Iterator[Trained]:
+) -> Generator[Trained]:
     """Trains from a state to the end of training.
 
     Args:

@@ -1,4 +1,4 @@
-"""Training from scratch: the steps of `steps`, standalone weights, many candidates."""
+"""Training of single networks: the steps of `steps`, standalone weights."""
 
 import time
 from collections.abc import Callable
@@ -114,9 +114,9 @@ def make_programs(parts: Parts) -> Programs:
 
 
 class FromScratch:
-    """Trains candidates from scratch and scores them, as many as devices at a time.
+    """Trains candidates and scores them, as many as devices at a time.
 
-    A candidate's initial weights and batches depend on the run's key and the
+    A candidate's random weights and batches depend on the run's key and the
     candidate's id only, not on the other candidates.
 
     Args:
@@ -147,6 +147,7 @@ class FromScratch:
         population: Arch,
         id_A: np.ndarray,
         observe: Callable[[int], None] = lambda steps: None,
+        theta_A: Params | None = None,
     ) -> Truth | None:
         """Trains and scores candidates, at most one per device.
 
@@ -155,6 +156,7 @@ class FromScratch:
             id_A: Their ids, uint64.
             observe: ``observe(steps)``: called now and then with the number of steps
                 that each candidate has done since the last time.
+            theta_A: Weights to begin with, with a leading axis A; None: random ones.
 
         Returns:
             Their scores, NumPy arrays [A]; None: a signal came before the end.
@@ -163,27 +165,29 @@ class FromScratch:
         seed_A = (id_A >> np.uint64(36)).astype(np.int32)
         # Devices without a candidate repeat the last one.
         index_D = np.minimum(np.arange(self._devices), A - 1)
-        population, seed_D = jax.tree.map(
-            lambda x: np.asarray(x)[index_D], (population, seed_A)
+        population, seed_D, theta_D = jax.tree.map(
+            lambda x: np.asarray(x)[index_D], (population, seed_A, theta_A)
         )
-        state = self._train(population, seed_D, observe)
+        state = self._programs.begin(self._key, seed_D)
+        if theta_D is not None:
+            # Weights of standalone networks are phi itself.
+            state = state._replace(phi=theta_D)
+        state = self._train(population, state, observe)
         if state is None:
             return None
         valid = self._score(self._valid, "held-out", population, state)
         test = self._score(self._test, "test", population, state)
         if valid is None or test is None:
             return None
-        # Weights of standalone networks are phi itself.
         theta = jax.device_get(state.phi)
         return jax.tree.map(lambda x: x[:A], Truth(valid, test, theta))
 
     def _train(
         self,
         population: Arch,
-        seed_D: np.ndarray,
+        state: TrainState,
         observe: Callable[[int], None],
     ) -> TrainState | None:
-        state = self._programs.begin(self._key, seed_D)
         done = 0
         while done < self._steps:
             steps = min(

@@ -22,6 +22,7 @@ def write(
     best: list[dict],
     loss_A: np.ndarray,
     retrained: list[dict],
+    chosen: list[dict],
 ) -> dict:
     """Writes the report of a run.
 
@@ -35,6 +36,7 @@ def write(
         retrained: A row for each candidate trained from scratch; its ``group`` is
             ``"top"`` (the best), ``"active"`` (chosen by what was trained before)
             or ``"sample"`` (random).
+        chosen: A row for each training that the user asked for, in whatever way.
 
     Returns:
         The figures in report.json.
@@ -63,6 +65,7 @@ def write(
         "rank": plain(loss_ranking),
         "rank_accuracy": plain(accuracy_ranking),
         "trust": trusted,
+        "chosen": chosen,
     }
     lines = [
         f"# {title}",
@@ -80,6 +83,7 @@ def write(
         "",
         *_code(figures["winner"]["arch"]),
         "",
+        *_chosen_lines(chosen),
     ]
     files.write_text(workdir / "report.md", "\n".join(lines))
     as_json = json_text.dumps(figures, indent=2) + "\n"
@@ -233,3 +237,28 @@ def _best_lines(order: Order, best: list[dict]) -> list[str]:
         )
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _chosen_lines(rows: list[dict]) -> list[str]:
+    """What became of the architectures that the user chose to train."""
+    if not rows:
+        return []
+    lines = [
+        "## Chosen and trained",
+        "",
+        "Validation chooses, the test set judges. Changes are those to the run's own "
+        "configuration.",
+        "",
+        "| id | begun with | changes | validation accuracy | test accuracy |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = (
+            f"`{row['id'][:SHORT_ID]}`",
+            (row.get("start") or "scratch").split()[0],
+            (row.get("changes") or "").strip("{}").replace('"', ""),
+            f"{row['trained_valid_accuracy']:.4f}",
+            f"{row['test_accuracy']:.4f}",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]

@@ -1,9 +1,15 @@
 """Configurations of the search strategies. Numbers count candidates."""
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from jaxhypernas.types import Settings, UserError
+
+_SettingsT = TypeVar("_SettingsT", bound=Settings)
+
+_AMOUNTS = ("number", "perturbed", "greedy", "beam")
+"""Fields that say how many candidates are scored."""
 
 
 @dataclass(frozen=True)
@@ -138,3 +144,21 @@ def check_population(population: int, number: int) -> None:
         raise UserError(
             f"population: {population} must be at most number, {number}"
         )
+
+
+def scaled(config: _SettingsT, factor: float) -> _SettingsT:
+    """Returns a strategy's configuration with more or fewer candidates.
+
+    Args:
+        config: The configuration.
+        factor: How many times as many.
+    """
+    changed = {
+        name: max(1, round(factor * value))
+        for name, value in vars(config).items()
+        if name in _AMOUNTS
+    }
+    if "population" in vars(config):
+        population = vars(config)["population"]
+        changed["population"] = min(population, changed["number"])
+    return dataclasses.replace(config, **changed)  # type: ignore[type-var]

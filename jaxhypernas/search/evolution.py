@@ -83,4 +83,5 @@ def evolution(
         "children": config.children,
         "tournament": config.tournament,
     }
-    return Strategy(config.number, init, ask, tell, at_once)
+    rounds = 1 - (config.population - config.number) // config.children
+    return Strategy(config.number, init, ask, tell, at_once, rounds)

@@ -85,7 +85,8 @@ def nsga2(config: Nsga2Config, space: Space, limits: Limits) -> Strategy:
         )
 
     at_once = {"population": config.population}
-    return Strategy(config.number, init, ask, tell, at_once)
+    rounds = -(-config.number // config.population)
+    return Strategy(config.number, init, ask, tell, at_once, rounds)
 
 
 def fronts(objective_AxF: np.ndarray) -> np.ndarray:

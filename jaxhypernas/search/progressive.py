@@ -115,7 +115,8 @@ def progressive(
         return ProgressiveState(state.key, level, asked, loss_A, params, known)
 
     total = first + config.beam * (growth.levels - 1)
-    return Strategy(total, init, ask, tell, {"beam": config.beam})
+    at_once = {"beam": config.beam}
+    return Strategy(total, init, ask, tell, at_once, growth.levels)
 
 
 def _growth_of(space: Space) -> Growth:

@@ -65,4 +65,4 @@ def smash(config: SmashSearchConfig, space: Space, limits: Limits) -> Strategy:
 
     total = config.number + config.perturbed + config.greedy
     at_once = {"number": config.number, "perturbed": config.perturbed}
-    return Strategy(total, init, ask, tell, at_once)
+    return Strategy(total, init, ask, tell, at_once, 2 + config.greedy)

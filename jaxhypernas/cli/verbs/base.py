@@ -21,6 +21,19 @@ class Verb:
     positional: ClassVar[str] = ""
     """The flag that the first word after the verb is the value of; none: ``""``."""
 
+    common: ClassVar[tuple[str, ...]] = (
+        "space",
+        "generator",
+        "strategy",
+        "data.dataset",
+        "data.data_dir",
+        "train.steps",
+        "strategy.number",
+        "search.max_params",
+        "seed",
+    )
+    """Flags of the configuration that its short help shows, by place."""
+
     plugin: tuple[str, ...] = ()
     """Python file, or module, that adds your own entries to the registries; may be
     given several times"""
@@ -94,16 +107,21 @@ class ContinueVerb(RunVerb):
 class Configured(Verb):
     """A verb with the flags of the configuration."""
 
-    preset: str = ""
-    """named configuration, which other flags change; default: the run's own, or small
-    for a new run"""
-
     config: Config
     """The configuration; it has flags of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BeginVerb(Configured, RunVerb):
+class FromPreset(Configured):
+    """A verb that a named configuration may be given to."""
+
+    preset: str = ""
+    """named configuration, which other flags change; default: the run's own, or small
+    for a new run"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeginVerb(FromPreset, RunVerb):
     """A verb that begins a run, or goes on with it."""
 
     workdir: Path = Path("runs/search")

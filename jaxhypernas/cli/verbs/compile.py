@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from etils.epath import Path
 
-from jaxhypernas.cli.verbs.base import Configured
+from jaxhypernas.cli.verbs.base import FromPreset
 from jaxhypernas.types import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compile(Configured):
+class Compile(FromPreset):
     """Says whether a run fits a TPU slice, and its speed.
 
     Compiles the run's programs for the slice; neither devices nor images are needed.

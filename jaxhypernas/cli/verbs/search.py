@@ -1,12 +1,20 @@
 """``jaxhypernas search``."""
 
+import math
+import time
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from etils.epath import Path
 
 from jaxhypernas.cli.verbs.base import BeginVerb
 from jaxhypernas.types import UserError
+
+if TYPE_CHECKING:
+    from jaxhypernas.run import Run
+
+LONG_SECONDS = 1800
+"""A search that takes longer says so before it begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,17 +29,31 @@ class Search(BeginVerb):
         "--generator ghn"
     )
 
+    minutes: float = 0.0
+    """how long the search may take: its steps and candidates grow or shrink, by a short
+    trial on this machine; a begun run goes on as it was begun"""
+
+    dry_run: bool = False
+    """say what the search would do and how long it would take here, and end"""
+
     def run(self) -> list[Path]:
         """Does what is missing of the whole run."""
         from jaxhypernas.hosts import processes
         from jaxhypernas.report.ranking import LOSS
 
+        began = time.time()
+        if not 0 <= self.minutes < math.inf:
+            raise UserError(f"minutes: {self.minutes} must be above 0")
         if self.config.data.stream:
             raise UserError(
                 "data.stream: search trains the best from scratch, with all images "
                 "on a device: use train, score and top"
             )
         run = self.open(self.config)
+        if self.dry_run or not (self.workdir / "config.json").exists():
+            run = self._planned(run, began)
+        if self.dry_run:
+            return []
         if run.parts.searched.generator.trained:
             run.train()
         run.search()
@@ -48,6 +70,37 @@ class Search(BeginVerb):
             "checkpoints",
         )
         return [self.workdir / name for name in names]
+
+    def _planned(self, run: "Run", began: float) -> "Run":
+        """The run that fits into --minutes; says what takes long."""
+        from jaxhypernas.cli import plan_text
+        from jaxhypernas.hosts import processes
+        from jaxhypernas.programs import plan
+        from jaxhypernas.report import duration
+        from jaxhypernas.run import Run
+        from jaxhypernas.store import files
+
+        if not (self.minutes or self.dry_run):
+            seconds = plan.counted(run.parts, run.dataset)
+            if seconds > LONG_SECONDS and processes.first():
+                files.report(
+                    f"this search takes long here, about {duration.text(seconds)} by a "
+                    "rough count: --dry-run measures it, --minutes fits it into a time"
+                )
+            return run
+        tried = run.trial()
+        if self.minutes:
+            elapsed = (
+                processes.largest(time.time() - began) + plan.START_SECONDS
+            )
+            left = 60 * self.minutes - elapsed
+            config = plan.fitted(run.parts, run.dataset, tried, left)
+            run = Run(self.workdir, config, run.dataset)
+        if processes.first():
+            phases = plan.phases(run.parts, run.dataset, tried)
+            for line in plan_text.lines(run.parts, phases):
+                files.report(line)
+        return run
 
 
 def _print_winner(figures: dict, order: str) -> None:

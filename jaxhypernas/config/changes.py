@@ -1,0 +1,75 @@
+"""What is changed when a run's candidates are trained in another way than the run's."""
+
+import json
+from typing import Any
+
+from jaxhypernas.config.config import Config, differences
+from jaxhypernas.config.values import from_json, to_json
+from jaxhypernas.types import UserError
+
+_ALLOWED = ("space.", "data.", "retrain.train.", "seed")
+"""What the places of fields that matter to training from scratch begin with."""
+
+_PLACES_OF_IMAGES = ("data.dataset", "data.data_dir")
+"""Fields that say where the run's images are; they change nothing."""
+
+
+def changes(own: Config, other: Config) -> str:
+    """Writes down in what another configuration differs from a run's own.
+
+    Args:
+        own: The run's configuration.
+        other: The other one.
+
+    Returns:
+        JSON with the value of each field that differs, by place, as in
+        ``{"retrain.train.steps": 1000}``; empty if none differs.
+
+    Raises:
+        UserError: A field differs that does not matter to training from scratch.
+    """
+    found = {}
+    for place, _, value in differences(own, other):
+        if place.startswith("execution.") or place in _PLACES_OF_IMAGES:
+            continue
+        if not place.startswith(_ALLOWED):
+            raise UserError(
+                f"{place}: it says nothing about training chosen architectures: leave "
+                "it out, or use a new --workdir"
+            )
+        found[place] = value
+    return json.dumps(found, sort_keys=True) if found else ""
+
+
+def changed(own: Config, text: str) -> Config:
+    """Returns a run's configuration with changes.
+
+    Args:
+        own: The run's configuration.
+        text: What `changes` wrote.
+
+    Raises:
+        UserError: The changes do not fit the run.
+    """
+    values = to_json(own)
+    for place, value in json.loads(text or "{}").items():
+        _put(values, place, value)
+    return from_json(values)
+
+
+def of_space(text: str) -> dict[str, Any]:
+    """Returns the changes that change the networks.
+
+    Args:
+        text: What `changes` wrote.
+    """
+    found = json.loads(text or "{}")
+    return {k: v for k, v in found.items() if k.startswith("space.")}
+
+
+def _put(values: dict[str, Any], place: str, value: Any) -> None:
+    """Sets the value at a place, as in ``train.steps``."""
+    *groups, name = place.split(".")
+    for group in groups:
+        values = values[group]
+    values[name] = value
