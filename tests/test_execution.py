@@ -264,10 +264,14 @@ def train(dataset, generator, cuts, steps=6):
             steps,
         )
     )
-    state = init_state(generator, make_optimizer(config), jax.random.key(0))
+    state = init_state(
+        generator, make_optimizer(config, steps), jax.random.key(0)
+    )
     losses = []
     for number in cuts:
-        state, loss = run(state, images_of(dataset), jnp.int32(number))
+        state, loss = run(
+            state, images_of(dataset), jnp.int32(number), jnp.int32(steps)
+        )
         losses.append(float(loss))
     return state, losses
 

@@ -46,9 +46,13 @@ def measure(case: str) -> dict[str, float]:
     x = jax.random.bits(jax.random.key(0), (32, 8, 8, 1), jnp.uint8)
     y = jnp.arange(32, dtype=jnp.int32) % 10
     images = Images(x, y, jnp.full(1, 127.0), jnp.full(1, 74.0))
-    begin = partial(init_state, own, make_optimizer(TINY.train))
+    begin = partial(
+        init_state, own, make_optimizer(TINY.train, TINY.train.steps)
+    )
     start = jax.jit(begin)(jax.random.key(1))
-    state, loss = jax.jit(run)(start, images, jnp.int32(1))
+    state, loss = jax.jit(run)(
+        start, images, jnp.int32(1), jnp.int32(TINY.train.steps)
+    )
     return {
         "loss": float(loss),
         "phi before": mean_size(start.phi),

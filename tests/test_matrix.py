@@ -72,9 +72,11 @@ def train_one_step(space, target, generator):
         mean,
         1,
     )
-    begin = partial(init_state, generator, make_optimizer(CONFIG))
+    begin = partial(
+        init_state, generator, make_optimizer(CONFIG, CONFIG.steps)
+    )
     start = jax.jit(begin)(jax.random.key(1))
-    state, loss = jax.jit(run)(start, images(), jnp.int32(1))
+    state, loss = jax.jit(run)(start, images(), jnp.int32(1), jnp.int32(2))
     return start, state, loss
 
 

@@ -16,7 +16,7 @@ from jaxhypernas.config.sections import TrainConfig
 from jaxhypernas.data import batches
 from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.programs.parts import Parts
-from jaxhypernas.programs.training import check_batch, segment_length
+from jaxhypernas.programs.training import check_batch, steps_per_call
 from jaxhypernas.types import UserError
 
 
@@ -61,7 +61,7 @@ def _check_order(place: str, train: TrainConfig, size: int) -> None:
         batches.batch_order,
         size=size,
         batch=train.drawn,
-        steps=segment_length(train),
+        steps=steps_per_call(train),
         start=0,
     )
     try:
@@ -98,7 +98,7 @@ def _needs(parts: Parts) -> Iterator[tuple[str, int]]:
     sections = {"retrain.train": config.retrain.train, "train": config.train}
     for place, train in sections.items():
         yield f"{place}.batch, {place}.ghosts", 4 * train.drawn * pixels
-        order = 4 * train.drawn * segment_length(train)
+        order = 4 * train.drawn * steps_per_call(train)
         yield f"{place}.every, {place}.batch", order
 
     yield "train.architectures", config.train.architectures * arch

@@ -36,17 +36,25 @@ class TrainState(NamedTuple):
     """The key from which all randomness of training comes."""
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+def make_optimizer(
+    config: TrainConfig, total: jax.Array | int
+) -> optax.GradientTransformation:
     """Makes Adam or SGD, with a learning rate that falls to 0 along a cosine.
 
     Args:
-        config: How to train.
+        config: How to train; its number of steps does not matter here.
+        total: int32: number of steps of the whole training; it may be traced, so that
+            one program trains for any number of steps.
     """
+
+    def schedule(step):
+        share = _share(jnp.minimum(step, total), total)
+        return config.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * share))
+
     if config.optimizer == "adam":
         scale = optax.scale_by_adam(0.5, 0.999, 1e-4)
     else:
         scale = optax.trace(0.9, nesterov=True)
-    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
     return optax.chain(scale, optax.scale_by_learning_rate(schedule))
 
 
@@ -89,12 +97,13 @@ def make_steps(
     mean: Callable[[Callable, Any, Arch], Any],
     length: int,
 ) -> Callable[
-    [TrainState, Images | Segment, jax.Array], tuple[TrainState, jax.Array]
+    [TrainState, Images | Segment, jax.Array, jax.Array],
+    tuple[TrainState, jax.Array],
 ]:
     """Makes the program that runs several steps of training.
 
     Args:
-        config: How to train.
+        config: How to train; its number of steps does not matter here.
         augmentation: How images are augmented.
         logits: ``logits(phi, arch, x_BxHxWxC)``, as `candidates.bind` gives it.
         decay: `Generator.decay`. A weight that the architecture does not use has
@@ -106,19 +115,19 @@ def make_steps(
         length: Largest number of steps of one call.
 
     Returns:
-        ``run(state, images, steps) -> (state, loss)``: the state after ``steps`` steps
-        (int32, traced) and their mean loss. The images are all images, or a segment of
-        ``length`` steps that has those of the call; the results are the same.
+        ``run(state, images, steps, total) -> (state, loss)``: the state after ``steps``
+        of the ``total`` steps of training (int32, traced) and their mean loss. The
+        images are all images, or a segment that has those of the call; the results are
+        the same.
     """
-    optimizer = make_optimizer(config)
     one = _loss_and_gradient(config, logits, decay)
 
-    def step(key, images, index_B, state):
+    def step(key, images, index_B, state, total):
         """A step on the images at some indices: the next state, and the loss."""
         arch_key, image_key = jax.random.split(
             jax.random.fold_in(key, state.step)
         )
-        progress = state.step.astype(jnp.float32) / config.steps
+        progress = _share(state.step, total)
         population = sample(arch_key, progress)
         batch = _mini_batches(config, augmentation, image_key, images, index_B)
         A = jax.tree.leaves(population)[0].shape[0]
@@ -126,14 +135,14 @@ def make_steps(
         loss, grads = mean(one, (state.phi, *batch), (population, ghost_A))
         # optax mixes its int32 count with floats.
         with jax.numpy_dtype_promotion("standard"):
-            updates, optimizer_state = optimizer.update(
+            updates, optimizer_state = make_optimizer(config, total).update(
                 grads, state.optimizer, state.phi
             )
         phi = optax.apply_updates(state.phi, updates)
         state = TrainState(state.step + 1, phi, optimizer_state, state.key)
         return state, loss
 
-    def run(state, images, steps):
+    def run(state, images, steps, total):
         order_key, step_key = split_key(state.key)
         if isinstance(images, Segment):
             # The batches of a segment lie in order along T.
@@ -144,15 +153,20 @@ def make_steps(
             )
 
         def body(i, carry):
-            state, total = carry
-            state, loss = step(step_key, images, order[i], state)
-            return state, total + loss
+            state, loss_sum = carry
+            state, loss = step(step_key, images, order[i], state, total)
+            return state, loss_sum + loss
 
         start = (state, jnp.float32(0))
-        state, total = jax.lax.fori_loop(0, steps, body, start)
-        return state, total / steps.astype(jnp.float32)
+        state, loss_sum = jax.lax.fori_loop(0, steps, body, start)
+        return state, loss_sum / steps.astype(jnp.float32)
 
     return run
+
+
+def _share(step: jax.Array, total: jax.Array | int) -> jax.Array:
+    """A step as a share of all."""
+    return jnp.float32(step) / jnp.float32(total)
 
 
 def _loss_and_gradient(

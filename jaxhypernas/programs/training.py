@@ -42,6 +42,9 @@ from jaxhypernas.types import UserError
 CALL_SECONDS = 2.0
 """How long a call of the program should take."""
 
+MOST_STEPS = 1000
+"""Most steps of a call: the order of their images is in memory."""
+
 
 class Trained(NamedTuple):
     """Training after a call of its program."""
@@ -87,14 +90,17 @@ def train(
             segment_ends = min(
                 done - done % config.every + config.every, config.steps
             )
-            steps = min(pace.number, segment_ends - done)
+            steps = min(
+                pace.number, segment_ends - done, steps_per_call(config)
+            )
+            numbers = np.int32(steps), np.int32(config.steps)
             if program is None:
                 with progress.waiting("compiling the program of training"):
                     program = processes.compiled(
-                        jitted, state, images, np.int32(steps)
+                        jitted, state, images, *numbers
                     )
             began = time.time()
-            state, loss = program(state, images, np.int32(steps))
+            state, loss = program(state, images, *numbers)
             if done + steps == segment_ends:
                 # The host reads and sends the next images while the program runs.
                 images = next(images_of, None)
@@ -115,7 +121,8 @@ def start(parts: Parts, key: jax.Array) -> TrainState:
         parts: The parts of the run.
         key: The key of training; consumed.
     """
-    optimizer = make_optimizer(parts.config.train)
+    config = parts.config.train
+    optimizer = make_optimizer(config, config.steps)
     return init_state(parts.searched.generator, optimizer, key)
 
 
@@ -145,13 +152,13 @@ def abstract_state(parts: Parts, sharding: NamedSharding) -> TrainState:
     )
 
 
-def segment_length(config: TrainConfig) -> int:
+def steps_per_call(config: TrainConfig) -> int:
     """Returns the largest number of steps in one call of a program.
 
     Args:
-        config: How to train.
+        config: How to train; a program for other numbers of steps is the same.
     """
-    return min(config.every, config.steps)
+    return min(config.every, MOST_STEPS)
 
 
 def train_program(parts: Parts) -> jax.stages.Wrapped:
@@ -161,7 +168,7 @@ def train_program(parts: Parts) -> jax.stages.Wrapped:
         parts: The parts of the run.
 
     Returns:
-        ``program(state, images, steps) -> (state, loss)``.
+        ``program(state, images, steps, total) -> (state, loss)``.
 
     Raises:
         UserError: The images of a batch do not divide among the devices that share it.
@@ -197,7 +204,7 @@ def train_program(parts: Parts) -> jax.stages.Wrapped:
         generator.decay,
         sample,
         mean,
-        segment_length(config),
+        steps_per_call(config),
     )
     return jax.jit(run)
 

@@ -155,11 +155,15 @@ def _retrain(parts: Parts, dataset: Dataset) -> tuple[Measured, Measured]:
     population = jax.tree.map(lambda x: np.stack([x] * devices), arch)
     seed_D = np.zeros(devices, np.int32)
     state = programs.begin(jax.random.fold_in(parts.key, 5), seed_D)
-    per_call = training.segment_length(parts.config.retrain.train)
+    config = parts.config.retrain.train
+    per_call = training.steps_per_call(config)
     train = _paced(
         "training from scratch",
         programs.train,
-        lambda number: ((images, np.int32(number)), (population, state)),
+        lambda number: (
+            (images, np.int32(number), np.int32(config.steps)),
+            (population, state),
+        ),
         per_call,
     )
     batches = scorers.batches_of(parts, dataset, dataset.valid)

@@ -53,7 +53,7 @@ class Programs(NamedTuple):
     """``begin(key, seed_D) -> state``, a `TrainState` with a leading axis D."""
 
     train: jax.stages.Wrapped
-    """``train((images, steps), (population, state)) -> state``."""
+    """``train((images, steps, total), (population, state)) -> state``."""
 
     score: jax.stages.Wrapped
     """``score(part, (population, state, sums)) -> sums``."""
@@ -68,14 +68,14 @@ def make_programs(parts: Parts) -> Programs:
     config = parts.config.retrain.train
     target = parts.searched.target
     generator = standalone(target.weight_spec, target.nodes)
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(config, config.steps)
     logits = bind(target, generator)
 
     def begin(key, seed):
         return init_state(generator, optimizer, jax.random.fold_in(key, seed))
 
     def train(replicated, candidate):
-        images, steps = replicated
+        images, steps, total = replicated
         arch, state = candidate
 
         def sample(key, progress):
@@ -91,9 +91,9 @@ def make_programs(parts: Parts) -> Programs:
             generator.decay,
             sample,
             mean,
-            training.segment_length(config),
+            training.steps_per_call(config),
         )
-        state, _ = run(state, images, steps)
+        state, _ = run(state, images, steps, total)
         return state
 
     def score(part, candidate):
@@ -136,7 +136,7 @@ class FromScratch:
         self._devices = parts.local_mesh.shape[ARCH]
         config = parts.config.retrain.train
         self._steps = config.steps
-        self._per_call = training.segment_length(config)
+        self._per_call = training.steps_per_call(config)
         self._programs = make_programs(parts)
         self._train_pace = Pace(CALL_SECONDS)
         self._score_pace = Pace(CALL_SECONDS)
@@ -198,7 +198,7 @@ class FromScratch:
                 "training from scratch",
                 self._train_pace,
                 steps,
-                (self._images, np.int32(steps)),
+                (self._images, np.int32(steps), np.int32(self._steps)),
                 (population, state),
             )
             done += steps

@@ -102,7 +102,7 @@ def _train(parts: Parts, dataset: Dataset) -> Program:
     program = train_program(parts).lower(
         abstract_state(parts, parts.replicated),
         images,
-        jax.ShapeDtypeStruct((), jnp.int32, sharding=parts.replicated),
+        *[jax.ShapeDtypeStruct((), jnp.int32, sharding=parts.replicated)] * 2,
     )
     per_device = config.architectures / parts.mesh.size
     return Program("train", program, per_device, config.batch)
@@ -138,7 +138,7 @@ def _retrain(parts: Parts, dataset: Dataset) -> Program:
     def whole(key, images, splits, population, seed_D):
         state = programs.begin(key, seed_D)
         steps = np.int32(config.steps)
-        state = programs.train((images, steps), (population, state))
+        state = programs.train((images, steps, steps), (population, state))
         candidates = population, state, zeros(number)
         return [
             programs.score(_all_of(batches), candidates) for batches in splits
