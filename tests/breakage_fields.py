@@ -44,7 +44,8 @@ def _fields() -> list[Field]:
 FIELDS = _fields()
 ZERO_IS_LEGAL = (
     "seed data.pad execution.chunk search.max_params search.max_flops retrain.active "
-    "space.train_nodes generator.virtual_edges strategy.greedy"
+    "space.train_nodes generator.virtual_edges strategy.greedy "
+    "space.stem_stride"
 )
 LEAST: dict[str, int] = dict.fromkeys(ZERO_IS_LEGAL.split(), 0)
 LEAST |= {"score.batch": 2, "retrain.sample": 3}

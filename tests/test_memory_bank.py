@@ -34,7 +34,7 @@ from jaxhypernas.types import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
-SMALL = MemoryBankConfig()
+SMALL = MemoryBankConfig(stem_stride=1)
 PUBLISHED = MemoryBankConfig(
     unit=8,
     units=8,

@@ -3,15 +3,18 @@
 Defaults train on two CPU cores in minutes; `config.presets` has the papers' sizes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from jaxhypernas.types import Settings, UserError
+from jaxhypernas.types import ImageShape, Settings, UserError
 
 LARGEST_SIZE = 1000
 """Upper bound for every size; larger values are assumed to be typos."""
 
 LARGEST_WIDTH = 10_000
 """Upper bound for channels."""
+
+SMALL_IMAGE = 16
+"""Height and width of images up to which memory banks keep all pixels."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,9 @@ class MemoryBankConfig(Settings):
     stem_kernel: int = 3
     """kernel of the first convolution"""
 
-    stem_stride: int = 1
-    """stride of the first convolution"""
+    stem_stride: int = 0
+    """stride of the first convolution; 0: 2 where images are larger than 16x16, else 1
+    """
 
     slots: int = 9
     """op slots per block"""
@@ -114,7 +118,7 @@ class MemoryBankConfig(Settings):
     def check(self) -> None:
         """Raises `UserError` for a size out of range, or sizes that do not fit."""
         for name, value in vars(self).items():
-            check_size(name, value)
+            check_size(name, value, least=int(name != "stem_stride"))
         if self.max_kernel not in (3, 5, 7):
             raise UserError(f"max_kernel: {self.max_kernel} must be 3, 5 or 7")
         if self.stem_kernel % 2 == 0:
@@ -129,6 +133,15 @@ class MemoryBankConfig(Settings):
                 f"widening: {self.widening} is too small for {self.units} units: "
                 "raise it"
             )
+
+    def of_images(self, image: ImageShape) -> "MemoryBankConfig":
+        """Returns the sizes for some images, with the stride chosen.
+
+        Args:
+            image: Height, width and channels of an image.
+        """
+        fitting = 1 + (image[0] * image[1] > SMALL_IMAGE**2)
+        return replace(self, stem_stride=self.stem_stride or fitting)
 
     @property
     def in_units(self) -> tuple[int, int, int]:

@@ -43,6 +43,7 @@ _SMALL_CIFAR = Config(
     strategy=SmashSearchConfig(number=500),
     data=DataConfig("cifar10", valid=0.02, pad=4, flip=True),
     train=TrainConfig(steps=3000),
+    score=ScoreConfig(images=0),
     retrain=RetrainConfig(
         sample=48,
         train=TrainConfig(steps=500, batch=64, architectures=1),
@@ -78,6 +79,7 @@ _SMASH_PAPER = Config(
         max_dilation=3,
         max_groups=8,
         stem_kernel=7,
+        stem_stride=1,
         slots=48,
     ),
     generator=SmashConfig(stem=7, layers=(8, 10, 4), growth=10),

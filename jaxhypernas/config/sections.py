@@ -83,7 +83,7 @@ class ScoreConfig(Settings):
     """what searches look for and the best are chosen by: capacity, separability and
     loss together, or the loss alone"""
 
-    images: int = 1024
+    images: int = 640
     """held-out images that candidates are scored on, at most; 0: all"""
 
     def taken(self, held: int) -> int:

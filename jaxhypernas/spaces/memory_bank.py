@@ -60,6 +60,7 @@ def memory_bank(
         space = memory_bank(MemoryBankConfig(), (32, 32, 3), 10)
         arch = space.sample(jax.random.key(0), 1.0)
     """
+    config = config.of_images(image)
     if min(block_sizes(config, image)[-1]) < 1:
         raise UserError(
             f"space: images of {image[0]}x{image[1]} are too small for three "

@@ -86,6 +86,7 @@ def memory_bank(
     Returns:
         The target.
     """
+    config = config.of_images(image)
     weight_spec = _weight_spec(config, image, classes)
 
     def module(arch: MemoryBankArch, theta: Params) -> Module:
