@@ -19,6 +19,7 @@ from jaxhypernas.programs import (
     export,
     limits,
     origin,
+    pretrained,
     retraining_verbs,
     scorers,
     training_verbs,
@@ -77,6 +78,7 @@ class Run:
     def train(self) -> Params:
         """Trains the generator; returns its parameters phi."""
         with self._alone("train"):
+            pretrained.check_trains(self.workdir)
             self.phi = training_verbs.train(
                 self.parts, self.dataset, self.workdir
             )
@@ -148,6 +150,7 @@ class Run:
             The table of all candidates that were trained.
         """
         with self._alone("retrain"):
+            pretrained.check_trains(self.workdir)
             retraining_verbs.retrain(
                 self.parts,
                 self.scorer,
@@ -187,6 +190,7 @@ class Run:
                 the weights to begin with are not there.
         """
         with self._alone("retrain"):
+            pretrained.check_trains(self.workdir)
             parts, dataset = self._as_in(config or self.config)
             way = retraining_verbs.Way(
                 parts,
@@ -212,6 +216,20 @@ class Run:
         tables = self.scores, self.retrained
         return candidate_verbs.report(
             self.parts, self.identity, *tables, self.workdir
+        )
+
+    def pack(self, out: PathLike, measured: str = "") -> list[Path]:
+        """Writes the trained hypernetwork to take along, with images to score on.
+
+        ``score --pretrained`` and ``train --from`` take it.
+
+        Args:
+            out: The directory to write to; it must be empty, or not there.
+            measured: How well its scores rank candidates, for the card.
+        """
+        phi = self.phi
+        return pretrained.pack(
+            self.parts, self.dataset, phi, self.workdir, Path(out), measured
         )
 
     def network(
@@ -308,6 +326,8 @@ class Run:
     @cached_property
     def dataset(self) -> Dataset:
         """The images; raises `UserError` if the run began with others."""
+        if pretrained.is_packed(self.workdir):
+            return pretrained.load_images(self.workdir)
         with progress.waiting("reading images"):
             found = self._given or load(self.config.data, self.config.seed)
         began = data_file.load(self.workdir)
@@ -342,7 +362,10 @@ class Run:
     @cached_property
     def phi(self) -> Params:
         """Parameters of the trained generator."""
-        phi = training_verbs.restore_phi(self.parts, self.workdir)
+        if pretrained.is_packed(self.workdir):
+            phi = pretrained.load_phi(self.parts, self.workdir)
+        else:
+            phi = training_verbs.restore_phi(self.parts, self.workdir)
         training_verbs.describe(self.dataset)
         return phi
 

@@ -305,5 +305,5 @@ def test_code_is_that_of_all_files(monkeypatch, tmp_path):
     hashes = set()
     for text in ("a", "b"):
         other.write_text(text)
-        hashes.add(rollcall._code())
+        hashes.add(rollcall.code())
     assert len(hashes) == 2

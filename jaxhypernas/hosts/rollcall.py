@@ -47,7 +47,7 @@ def join(
     card = {
         "command": " ".join(command),
         "config": hashlib.sha256(config).hexdigest(),
-        "code": _code(),
+        "code": code(),
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
@@ -77,8 +77,8 @@ def lost() -> None:
         print(log_filter.LOST, file=sys.stderr, flush=True)
 
 
-def _code() -> str:
-    """A hash of the package's Python files."""
+def code() -> str:
+    """Returns a hash of the package's Python files."""
     package = Path(__file__).parents[1]
     contents = [file.read_bytes() for file in sorted(package.rglob("*.py"))]
     return hashlib.sha256(b"".join(contents)).hexdigest()[:12]

@@ -124,7 +124,8 @@ def export(
 
 def _training_batches(parts: Parts, dataset: Dataset) -> np.ndarray:
     """Normalised training images in batches, [T, B, H, W, C]."""
-    source = dataset.source
+    # A pretrained hypernetwork comes without training images.
+    source = dataset.source if dataset.source.size else dataset.valid
     batch = parts.config.score.batch
     number = min(source.size, BATCHES * batch)
     split = source.take(np.arange(number))

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import jax
 from etils.epath import Path
 
 from jaxhypernas.config import data_file
@@ -10,7 +11,7 @@ from jaxhypernas.config import file as config_file
 from jaxhypernas.config.config import Config, differences
 from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.hosts import processes
-from jaxhypernas.programs import limits, training
+from jaxhypernas.programs import limits, pretrained, training
 from jaxhypernas.programs.parts import Parts
 from jaxhypernas.store import files, json_text, lock
 from jaxhypernas.store.checkpoints import Checkpoints
@@ -78,6 +79,10 @@ def _newest_phi(parts: Parts, source: Path) -> tuple[int, Params]:
         )
     theirs = config_file.load(path)
     _check_fits(parts, theirs, source)
+
+    if pretrained.is_packed(source):
+        phi = pretrained.load_phi(parts, source)
+        return theirs.train.steps, jax.device_put(phi, parts.replicated)
 
     # The state of another optimiser has other leaves.
     config = replace(parts.config, train=theirs.train)

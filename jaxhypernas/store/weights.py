@@ -1,6 +1,7 @@
-"""Weights of trained candidates: a safetensors file each, its checksum in its name.
+"""Arrays in a work directory: a safetensors file each, its checksum in its name.
 
-A file is ``ID.CRC.safetensors``; leaves are under their places, as in ``cells.0.nor``.
+A file is ``NAME.CRC.safetensors``; the name of a trained candidate's weights is its id.
+Leaves are under their places, as in ``cells.0.nor``.
 """
 
 from collections.abc import Mapping
@@ -30,47 +31,68 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         file.write(safetensors.numpy.save(whole))
 
 
-def save(workdir: Path, id_text: str, theta: Any) -> None:
-    """Saves the weights of a candidate.
+def save(workdir: Path, name: str, theta: Any) -> None:
+    """Saves a pytree of arrays.
 
     Args:
         workdir: The work directory.
-        id_text: The candidate's id.
-        theta: A pytree of arrays.
+        name: Its name.
+        theta: The pytree.
     """
     directory = workdir / NAME
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"{id_text}.safetensors"
+    path = directory / f"{name}.safetensors"
     write(path, dict(zip(_places(theta), _leaves(theta), strict=True)))
-    path.rename(directory / f"{id_text}.{files.checksum(path)}.safetensors")
+    path.rename(directory / f"{name}.{files.checksum(path)}.safetensors")
 
 
-def load(workdir: Path, id_text: str, like: Any) -> Any | None:
-    """Returns the weights of a candidate; None if they were not saved.
+def load(workdir: Path, name: str, like: Any) -> Any | None:
+    """Returns a pytree of arrays; None if it was not saved.
 
     Args:
         workdir: The work directory.
-        id_text: The candidate's id.
-        like: A pytree of arrays, or of their shapes.
+        name: Its name.
+        like: A pytree of arrays of these shapes.
 
     Raises:
         UserError: The file is damaged, or holds weights of other networks.
     """
-    found = sorted((workdir / NAME).glob(f"{id_text}.*.safetensors"))
-    if not found:
+    arrays = read(workdir, name)
+    if arrays is None:
         return None
-    path = found[-1]
+    leaves = [arrays.get(place) for place in _places(like)]
+    wanted = [leaf.shape for leaf in jax.tree.leaves(like)]
+    if [leaf is not None and leaf.shape for leaf in leaves] != wanted:
+        raise UserError(
+            f"weights: {_file(workdir, name)} holds weights of other networks"
+        )
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def read(workdir: Path, name: str) -> dict[str, np.ndarray] | None:
+    """Returns arrays by their places; None if they were not saved.
+
+    Args:
+        workdir: The work directory.
+        name: Their name.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = _file(workdir, name)
+    if path is None:
+        return None
     if files.checksum(path) != path.name.split(".")[1]:
         raise UserError(
             f"weights: {path} is damaged: its bytes differ from the checksum in its "
             "name"
         )
-    arrays = safetensors.numpy.load(path.read_bytes())
-    leaves = [arrays.get(place) for place in _places(like)]
-    wanted = [leaf.shape for leaf in jax.tree.leaves(like)]
-    if [leaf is not None and leaf.shape for leaf in leaves] != wanted:
-        raise UserError(f"weights: {path} holds weights of other networks")
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    return safetensors.numpy.load(path.read_bytes())
+
+
+def _file(workdir: Path, name: str) -> Path | None:
+    found = sorted((workdir / NAME).glob(f"{name}.*.safetensors"))
+    return found[-1] if found else None
 
 
 def _places(tree: Any) -> list[str]:

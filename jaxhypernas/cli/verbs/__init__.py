@@ -3,6 +3,7 @@
 from jaxhypernas.cli.verbs.base import Verb
 from jaxhypernas.cli.verbs.compile import Compile
 from jaxhypernas.cli.verbs.export import Export
+from jaxhypernas.cli.verbs.pack import Pack
 from jaxhypernas.cli.verbs.prepare import Prepare
 from jaxhypernas.cli.verbs.rank import Rank
 from jaxhypernas.cli.verbs.report import Report
@@ -21,6 +22,7 @@ VERBS: dict[str, type[Verb]] = {
     "rank": Rank,
     "report": Report,
     "export": Export,
+    "pack": Pack,
     "prepare": Prepare,
     "compile": Compile,
 }

@@ -31,36 +31,17 @@ class Rank(ContinueVerb):
 
     def run(self) -> list[Path]:
         """Prints the rankings."""
-        import numpy as np
-
-        from jaxhypernas.cli.readers import RowFile, number_of
+        from jaxhypernas.cli.truth_file import TruthFile
         from jaxhypernas.hosts import processes
-        from jaxhypernas.numerics.stats import check_truth, format_report
-        from jaxhypernas.report.ranking import plain, rank_rows
+        from jaxhypernas.report.ranking import plain
         from jaxhypernas.store import json_text
 
-        file = RowFile(self.truth, "truth")
-        rows = list(file.rows("arch", self.column))
-        where = f"truth: {self.column} of {self.truth}, row"
-        truth_A = np.array(
-            [
-                number_of(row.values[self.column], f"{where} {row.number}")
-                for row in rows
-            ]
-        )
-        check_truth(truth_A)
-        run = self.open()
-        archs = list(file.archs(run.parts.searched.space, run.scores))
-        scored = run.score(archs).to_pylist()
-        ranking = rank_rows(scored, truth_A)
+        truth = TruthFile(self.truth, self.column)
+        ranking = truth.rank(self.open())
         if not processes.first():
             return []
         if self.json:
             print(json_text.dumps(plain(ranking)))
-            return []
-        print(
-            f"{len(rows)} architectures, truth {self.column}, "
-            "95 % bootstrap intervals"
-        )
-        print(format_report(ranking))
+        else:
+            print(truth.text(ranking))
         return []

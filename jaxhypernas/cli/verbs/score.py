@@ -40,6 +40,10 @@ class Score(ContinueVerb):
     seed: int = 0
     """seed of the random architectures"""
 
+    pretrained: Path | None = None
+    """begin the run with this hypernetwork, which jaxhypernas pack wrote: nothing is
+    trained, no other images are needed"""
+
     out: Path | None = None
     """file (.parquet, .csv, .tsv) with a row for each architecture given, in order"""
 
@@ -47,10 +51,12 @@ class Score(ContinueVerb):
         """Scores the architectures in pieces: any number fits in memory."""
         from jaxhypernas.cli import writers
         from jaxhypernas.hosts import processes
-        from jaxhypernas.programs import candidate_verbs
+        from jaxhypernas.programs import candidate_verbs, pretrained
         from jaxhypernas.store.score_table import COLUMNS
 
         self._check()
+        if self.pretrained is not None:
+            pretrained.adopt(self.pretrained, self.workdir)
         run = self.open()
         table = run.scorer.table
         pieces, number = self._candidates(run.parts, table)

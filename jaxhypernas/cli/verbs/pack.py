@@ -1,0 +1,44 @@
+"""``jaxhypernas pack``."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from etils.epath import Path
+
+from jaxhypernas.cli.verbs.base import ContinueVerb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack(ContinueVerb):
+    """Writes the trained hypernetwork to take along, with images to score on.
+
+    The directory is small; `score --pretrained` scores architectures with it, without
+    training and other images, and `train --from` goes on from it.
+    """
+
+    example: ClassVar[str] = (
+        "jaxhypernas pack --workdir runs/cells --out ghn-cifar10"
+    )
+
+    out: Path
+    """directory to write to; it must be empty, or not there"""
+
+    truth: Path | None = None
+    """CSV, TSV or Parquet with a column arch and a column of the truth, to say on the
+    card how well scores rank"""
+
+    column: str = "accuracy"
+    """name of the column of the truth; higher is better"""
+
+    def run(self) -> list[Path]:
+        """Writes the directory."""
+        from jaxhypernas.cli.truth_file import TruthFile
+        from jaxhypernas.programs import pretrained
+
+        pretrained.check_new(self.out)
+        run = self.open()
+        measured = ""
+        if self.truth is not None:
+            truth = TruthFile(self.truth, self.column)
+            measured = f"```\n{truth.text(truth.rank(run))}\n```"
+        return run.pack(self.out, measured)
