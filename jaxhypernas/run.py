@@ -227,9 +227,13 @@ class Run:
             out: The directory to write to; it must be empty, or not there.
             measured: How well its scores rank candidates, for the card.
         """
-        phi = self.phi
         return pretrained.pack(
-            self.parts, self.dataset, phi, self.workdir, Path(out), measured
+            self.parts,
+            self.dataset,
+            lambda: self.phi,
+            self.workdir,
+            Path(out),
+            measured,
         )
 
     def network(

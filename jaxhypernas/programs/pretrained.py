@@ -4,6 +4,8 @@ It holds the configuration, phi, the images that candidates are scored on, and a
 It has no images to train on and no candidates.
 """
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 from etils.epath import Path
@@ -14,7 +16,7 @@ from jaxhypernas.config import file as config_file
 from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.data.splits import Split
 from jaxhypernas.hosts import processes, rollcall
-from jaxhypernas.programs import scorers
+from jaxhypernas.programs import scorers, training
 from jaxhypernas.programs.parts import Parts
 from jaxhypernas.store import files, weights
 from jaxhypernas.types import Params, UserError
@@ -29,7 +31,7 @@ CARD = "card.md"
 def pack(
     parts: Parts,
     dataset: Dataset,
-    phi: Params,
+    phi: Callable[[], Params],
     workdir: Path,
     out: Path,
     measured: str,
@@ -39,7 +41,7 @@ def pack(
     Args:
         parts: The parts of the run.
         dataset: The images.
-        phi: The parameters of the trained generator.
+        phi: Returns the parameters of the trained generator.
         workdir: The work directory of the run.
         out: The directory to write to; it must be empty, or not there.
         measured: How well its scores rank candidates, for the card; may be empty.
@@ -50,11 +52,7 @@ def pack(
     Raises:
         UserError: The generator is not trained, or the directory holds something.
     """
-    if not parts.searched.generator.trained:
-        raise UserError(
-            f"generator: {parts.config.names['generator']} has no parameters to take "
-            "along"
-        )
+    training.check_trained(parts)
     check_new(out)
     scored_on = scorers.scored_on(parts, dataset)
     arrays = {
@@ -63,11 +61,12 @@ def pack(
         "mean": dataset.mean_C,
         "std": dataset.std_C,
     }
-    weights.save(out, PHI, jax.device_get(phi))
+    host_phi = jax.device_get(phi())
+    weights.save(out, PHI, host_phi)
     weights.save(out, IMAGES, arrays)
     images = data_file.load(workdir) or data_file.identify(dataset)
     data_file.save(out, images)
-    text = _card(parts, images, scored_on.size, phi, measured)
+    text = _card(parts, images, scored_on.size, host_phi, measured)
     files.write_text(out / CARD, text)
     # Last: without it the directory is no run.
     config_file.save(parts.config, out / "config.json")
