@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jaxhypernas.data.dataset import from_arrays
     from jaxhypernas.families import FAMILIES
     from jaxhypernas.generators import GENERATORS
+    from jaxhypernas.numerics.recipes import AUGMENTATIONS, LOSSES, OPTIMIZERS
     from jaxhypernas.run import Run
     from jaxhypernas.search import STRATEGIES
     from jaxhypernas.spaces import conformance
@@ -45,6 +46,9 @@ _HOMES = {
     "FAMILIES": "families",
     "GENERATORS": "generators",
     "STRATEGIES": "search",
+    "LOSSES": "numerics.recipes",
+    "OPTIMIZERS": "numerics.recipes",
+    "AUGMENTATIONS": "numerics.recipes",
     "conformance": "spaces.conformance",
     "from_arrays": "data.dataset",
     "Family": "types",
@@ -59,8 +63,11 @@ _HOMES = {
 """The module in which each public name lives."""
 
 __all__ = [
+    "AUGMENTATIONS",
     "FAMILIES",
     "GENERATORS",
+    "LOSSES",
+    "OPTIMIZERS",
     "PRESETS",
     "STRATEGIES",
     "Config",

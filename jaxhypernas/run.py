@@ -25,13 +25,16 @@ from jaxhypernas.programs import (
     training_verbs,
     trial,
 )
+from jaxhypernas.programs.candidate_verbs import Objective
 from jaxhypernas.programs.chosen import Chosen
 from jaxhypernas.programs.parts import Parts, build
+from jaxhypernas.programs.retraining import by_run
 from jaxhypernas.programs.retraining_verbs import Start
 from jaxhypernas.programs.scorer import Scorer
+from jaxhypernas.programs.training import Trained
 from jaxhypernas.programs.trial import Trial
 from jaxhypernas.programs.truth import FromScratch
-from jaxhypernas.report import progress
+from jaxhypernas.report import plots, progress
 from jaxhypernas.store import lock
 from jaxhypernas.store.score_table import ScoreTable
 from jaxhypernas.store.tables import Table
@@ -39,6 +42,7 @@ from jaxhypernas.types import Params, UserError
 
 if TYPE_CHECKING:
     from flax import nnx
+    from matplotlib.figure import Figure
 
 
 class Run:
@@ -83,6 +87,22 @@ class Run:
                 self.parts, self.dataset, self.workdir
             )
         return self.phi
+
+    def training(self) -> Iterator[Trained]:
+        """Trains the generator a few seconds at a time; checkpoints are as in `train`::
+
+            for done in run.training():
+                print(int(done.state.step), done.loss)
+
+        Yields:
+            The state after each call of the program of training. What is left is done
+            when the next is asked for, by this method or another.
+        """
+        with self._alone("train"):
+            pretrained.check_trains(self.workdir)
+            self.phi = yield from training_verbs.training_of(
+                self.parts, self.dataset, self.workdir
+            )
 
     def trial(self) -> Trial:
         """Measures how long the parts of a search take on this machine.
@@ -137,10 +157,18 @@ class Run:
         with self._alone("score"):
             return candidate_verbs.score(self.parts, self.scorer, archs)
 
-    def search(self) -> ScoreTable:
-        """Runs the search; returns the table of all candidates scored."""
+    def search(self, objective: Objective | None = None) -> ScoreTable:
+        """Runs the search; returns the table of all candidates scored.
+
+        Args:
+            objective: What to search for: ``objective(rows)`` returns a number for each
+                row of an Arrow table of scores, and the highest is best; None: the
+                score, which is a column of these rows.
+        """
         with self._alone("search"):
-            candidate_verbs.search(self.parts, self.scorer, self.workdir)
+            candidate_verbs.search(
+                self.parts, self.scorer, self.workdir, objective
+            )
         return self.scores
 
     def retrain(self) -> Table:
@@ -210,6 +238,19 @@ class Run:
     def best(self, number: int = 10) -> pa.Table:
         """Returns the rows of the best candidates by ``score.order``, best first."""
         return self.scores.best(number, order=self.config.score.order)
+
+    def figures(self) -> "dict[str, Figure]":
+        """Draws the pictures of the report, as matplotlib's figures.
+
+        Returns:
+            ``scores``: loss when trained over loss under generated weights; ``search``:
+            losses in the order of the search.
+        """
+        rows = by_run(self.retrained.read().to_pylist())
+        return {
+            "scores": plots.scores(rows),
+            "search": plots.search(self.scores.column("loss")),
+        }
 
     def report(self) -> dict:
         """Writes report.md, report.json and pictures; returns the figures."""

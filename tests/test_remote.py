@@ -125,7 +125,7 @@ def test_a_run_keeps_its_configuration_and_all_metrics(bucket, monkeypatch):
     file.save(TINY, bucket / "config.json")
     assert file.load(bucket / "config.json") == TINY
     assert Run(bucket).config == TINY
-    plots.plot_search(bucket / "search.png", np.array([2.0, 1.0]))
+    plots.save(bucket / "search.png", plots.search(np.array([2.0, 1.0])))
     assert (bucket / "search.png").read_bytes().startswith(b"\x89PNG")
 
 

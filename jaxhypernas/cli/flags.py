@@ -9,12 +9,21 @@ from etils.epath import Path
 
 from jaxhypernas.config.config import REGISTRIES, Config, name_of
 from jaxhypernas.config.presets import PRESETS
+from jaxhypernas.numerics.recipes import AUGMENTATIONS, LOSSES, OPTIMIZERS
 from jaxhypernas.types import Settings, field_docs
 
 REQUIRED = dataclasses.MISSING
 """Default of a flag that must be given."""
 
-CHOICES: Mapping[str, Mapping[str, Any]] = {"preset": PRESETS, **REGISTRIES}
+CHOICES: Mapping[str, Mapping[str, Any]] = {
+    "preset": PRESETS,
+    **REGISTRIES,
+    "train.loss": LOSSES,
+    "train.optimizer": OPTIMIZERS,
+    "retrain.train.loss": LOSSES,
+    "retrain.train.optimizer": OPTIMIZERS,
+    "data.augment": AUGMENTATIONS,
+}
 """The values of some flags, by place; plug-ins that a user registers are there."""
 
 ALIASES = {
@@ -113,6 +122,8 @@ def config_flags(settings: Settings, place: str = "") -> Iterator[Flag]:
             yield Flag(name, entries, name_of(name, value), owner)
         if isinstance(value, Settings):
             yield from config_flags(value, f"{name}.")
+        elif name in CHOICES:
+            yield Flag(name, one_of(*CHOICES[name]), value, owner)
         else:
             yield Flag(name, kinds[field.name], value, owner)
 

@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from jaxhypernas.numerics.recipes import LOSSES, OPTIMIZERS, check_name
 from jaxhypernas.types import Settings, UserError
 
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """How to train. The optimiser's other constants are SMASH's.
+    """How to train. The optimisers' other constants are SMASH's.
 
     Adam has betas 0.5 and 0.999 and epsilon 1e-4; the learning rate falls to 0 along a
     cosine.
@@ -24,7 +25,10 @@ class TrainConfig(Settings):
     architectures: int = 4
     """architectures per step"""
 
-    optimizer: Literal["adam", "sgd"] = "adam"
+    loss: str = "cross_entropy"
+    """loss that is minimised; candidates are scored by cross-entropy in any case"""
+
+    optimizer: str = "adam"
     """adam, or SGD with Nesterov momentum 0.9"""
 
     learning_rate: float = 1e-2
@@ -45,6 +49,8 @@ class TrainConfig(Settings):
 
     def check(self) -> None:
         """Raises `UserError` for a value out of range."""
+        check_name("loss", self.loss, LOSSES)
+        check_name("optimizer", self.optimizer, OPTIMIZERS)
         for name in ("steps", "batch", "architectures", "ghosts", "every"):
             if getattr(self, name) < 1:
                 raise UserError(

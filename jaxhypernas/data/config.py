@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jaxhypernas.numerics.recipes import AUGMENTATIONS, check_name
 from jaxhypernas.types import Settings, UserError
 
 
@@ -32,6 +33,9 @@ class DataConfig(Settings):
     flip: bool = False
     """augmentation: flip left to right with probability 1/2"""
 
+    augment: str = "none"
+    """augmentation after crops and flips, of your own"""
+
     stream: bool = False
     """send training images to the devices as training comes to them, instead of all at
     once; sets of tensorflow-datasets then stay on disk. Held-out images are in memory,
@@ -40,6 +44,7 @@ class DataConfig(Settings):
 
     def check(self) -> None:
         """Raises `UserError` for a value out of range."""
+        check_name("augment", self.augment, AUGMENTATIONS)
         if not 0 < self.valid < 1:
             raise UserError(
                 f"valid: {self.valid} must be between 0 and 1, the share held out "

@@ -5,6 +5,7 @@ Every function does what is missing and leaves the rest as it is.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import numpy as np
@@ -119,19 +120,30 @@ def given_rows(scorer: Scorer, population: Arch, id_A: np.ndarray) -> pa.Table:
     return found.set_column(place, "arch", [pa.array(strings)])
 
 
-def search(parts: Parts, scorer: Scorer, workdir: Path) -> None:
+Objective = Callable[[pa.Table], Any]
+"""``objective(rows)``: a number for each row of the score table; the highest is best.
+The column ``score`` is the one that searches look for, or minus the loss."""
+
+
+def search(
+    parts: Parts,
+    scorer: Scorer,
+    workdir: Path,
+    objective: Objective | None = None,
+) -> None:
     """Runs the strategy; it replays the candidates that are scored already.
 
     Args:
         parts: The parts of the run.
         scorer: The scorer of the run.
         workdir: The work directory.
+        objective: What the search looks for; None: the score.
     """
     table = scorer.table
     metrics = Metrics(workdir)
     total = parts.strategy.total + sampled(parts)
     with scoring_bar("search", total, scorer) as observe:
-        objective = _objective(parts, scorer, observe)
+        score = _score(parts, scorer, observe)
 
         def evaluate(population: Arch) -> np.ndarray:
             id_A = scorer.score_missing(population, observe)
@@ -142,30 +154,34 @@ def search(parts: Parts, scorer: Scorer, workdir: Path) -> None:
                     "compilations": compilations.total(),
                 }
             )
-            return objective(id_A)
+            score_A = score(id_A)
+            if objective is not None:
+                rows = table.rows(id_A).append_column("score", [score_A])
+                score_A = np.asarray(objective(rows), np.float64)
+            return -score_A
 
         run_search(parts.strategy, jax.random.fold_in(parts.key, 1), evaluate)
     table.compact()
 
 
-def _objective(
+def _score(
     parts: Parts, scorer: Scorer, observe: Callable[[int, int], None]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Makes ``objective(id_A)``: the numbers of candidates that a search minimises.
+    """Makes ``score(id_A)``: the numbers of candidates that a search maximises.
 
     The score of a candidate stays what it was when the search has seen others: ranks
     are replaced by where the evidence of the random sample lies.
     """
     table = scorer.table
     if parts.config.score.order == "loss":
-        return table.loss
+        return lambda id_A: -table.loss(id_A)
     sample = table.evidence(score_sample(parts, scorer, observe))
     reference = evidence.refer(sample)
 
-    def objective(id_A: np.ndarray) -> np.ndarray:
-        return -evidence.score_beside(table.evidence(id_A), reference)
+    def score(id_A: np.ndarray) -> np.ndarray:
+        return evidence.score_beside(table.evidence(id_A), reference)
 
-    return objective
+    return score
 
 
 def sampled(parts: Parts) -> int:

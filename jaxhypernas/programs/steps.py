@@ -16,7 +16,7 @@ from jaxhypernas.config.sections import TrainConfig
 from jaxhypernas.data import batches
 from jaxhypernas.data.batches import Images, Segment
 from jaxhypernas.data.config import DataConfig
-from jaxhypernas.numerics.losses import cross_entropy
+from jaxhypernas.numerics.recipes import AUGMENTATIONS, LOSSES, OPTIMIZERS
 from jaxhypernas.types import Arch, Generator, Params
 
 
@@ -39,7 +39,7 @@ class TrainState(NamedTuple):
 def make_optimizer(
     config: TrainConfig, total: jax.Array | int
 ) -> optax.GradientTransformation:
-    """Makes Adam or SGD, with a learning rate that falls to 0 along a cosine.
+    """Makes the optimiser, with a learning rate that falls to 0 along a cosine.
 
     Args:
         config: How to train; its number of steps does not matter here.
@@ -51,11 +51,7 @@ def make_optimizer(
         share = _share(jnp.minimum(step, total), total)
         return config.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * share))
 
-    if config.optimizer == "adam":
-        scale = optax.scale_by_adam(0.5, 0.999, 1e-4)
-    else:
-        scale = optax.trace(0.9, nesterov=True)
-    return optax.chain(scale, optax.scale_by_learning_rate(schedule))
+    return OPTIMIZERS[config.optimizer](schedule)
 
 
 def init_state(
@@ -175,7 +171,7 @@ def _loss_and_gradient(
     """Loss and gradient of one architecture on its mini-batch of G mini-batches."""
 
     def loss(phi, arch, x, y):
-        return cross_entropy(logits(phi, arch, x), y)
+        return LOSSES[config.loss](logits(phi, arch, x), y)
 
     def one(batch, candidate):
         phi, x_GxBxHxWxC, y_GxB = batch
@@ -205,5 +201,6 @@ def _mini_batches(
     x, y, mean_C, std_C, *_ = images
     x = batches.normalise(x[index_B], mean_C, std_C)
     x = batches.augment(key, x, augmentation.pad, augmentation.flip)
+    x = AUGMENTATIONS[augmentation.augment](jax.random.fold_in(key, 1), x)
     shape = config.ghosts, config.batch
     return x.reshape(*shape, *x.shape[1:]), y[index_B].reshape(shape)

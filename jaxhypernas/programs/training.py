@@ -106,7 +106,10 @@ def train(
                 images = next(images_of, None)
             total += steps * float(loss)
             number += steps
-            check_progress(total / number, done + steps, parts.classes)
+            blind = float(np.log(parts.classes))
+            if config.loss != "cross_entropy":
+                blind = np.inf
+            check_progress(total / number, done + steps, blind)
             seconds = time.time() - began
             pace.took(steps, processes.largest(seconds))
             yield Trained(state, total / number, steps, seconds)
@@ -342,18 +345,18 @@ def streamed_sharding(parts: Parts) -> NamedSharding:
     return sharding
 
 
-def check_progress(loss: float, step: int, classes: int) -> None:
+def check_progress(loss: float, step: int, blind: float) -> None:
     """Checks that training has not diverged.
 
     Args:
-        loss: Mean loss of at least one step, in nats.
+        loss: Mean loss of at least one step.
         step: Steps done.
-        classes: Number of classes.
+        blind: Loss of a blind guess, where it is known; infinite where not.
 
     Raises:
         UserError: The loss is not finite, or ten times the loss of a blind guess.
     """
-    if not loss < 10 * float(np.log(classes)):
+    if not loss < 10 * blind:
         raise UserError(
             f"train: diverged before step {step} (loss {loss:.3g}): lower "
             "train.learning_rate and start again"

@@ -4,6 +4,7 @@ The computation is in the other files of this folder. Every function does what i
 missing and leaves the rest as it is.
 """
 
+from collections.abc import Generator
 from functools import partial
 
 from etils.epath import Path
@@ -16,6 +17,7 @@ from jaxhypernas.execution import compilations
 from jaxhypernas.hosts import interrupt, processes
 from jaxhypernas.programs import limits, training
 from jaxhypernas.programs.parts import Parts
+from jaxhypernas.programs.training import Trained
 from jaxhypernas.report import progress
 from jaxhypernas.store import files
 from jaxhypernas.store.checkpoints import Checkpoints
@@ -40,6 +42,33 @@ def train(parts: Parts, dataset: Dataset, workdir: Path) -> Params:
     Raises:
         UserError: The generator is not trained before scoring, a setting does not fit
             the devices, or training diverged.
+    """
+    calls = training_of(parts, dataset, workdir)
+    while True:
+        try:
+            next(calls)
+        except StopIteration as end:
+            return end.value
+
+
+def training_of(
+    parts: Parts, dataset: Dataset, workdir: Path
+) -> Generator[Trained, None, Params]:
+    """Trains the generator as `train` does, a call of its program at a time.
+
+    Args:
+        parts: The parts of the run.
+        dataset: The images.
+        workdir: The work directory.
+
+    Yields:
+        The state after each call; what was due is saved.
+
+    Returns:
+        As `train`.
+
+    Raises:
+        UserError: As `train`.
     """
     training.check_trained(parts)
     # A setting that does not fit must not wait for a checkpoint to be read.
@@ -68,24 +97,23 @@ def train(parts: Parts, dataset: Dataset, workdir: Path) -> Params:
 
                 stop = interrupt.requested()
                 is_end = step % config.every == 0 or step == config.steps
-                if not (stop or is_end):
-                    continue
-                checkpoints.save(step, state)
-                metrics.append(
-                    {
-                        "step": step,
-                        "loss": done.loss,
-                        "images_candidates_per_s": round(
-                            work_of_segment / seconds, 1
-                        ),
-                        "compilations": compilations.total(),
-                        "chunk": parts.chunk,
-                        "form": parts.form,
-                    }
-                )
-                work_of_segment, seconds = 0, 0.0
+                if stop or is_end:
+                    rate = round(work_of_segment / seconds, 1)
+                    checkpoints.save(step, state)
+                    metrics.append(
+                        {
+                            "step": step,
+                            "loss": done.loss,
+                            "images_candidates_per_s": rate,
+                            "compilations": compilations.total(),
+                            "chunk": parts.chunk,
+                            "form": parts.form,
+                        }
+                    )
+                    work_of_segment, seconds = 0, 0.0
                 if stop:
                     raise interrupt.StoppedError(stop)
+                yield done
     return processes.local(state.phi, parts.replicated_here)
 
 

@@ -12,11 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_scores(path: Path, retrained: list[dict]) -> None:
+def scores(retrained: list[dict]) -> "Figure":
     """Draws test loss when trained from scratch over loss with generated weights.
 
     Args:
-        path: The PNG file to write.
         retrained: A row for each candidate trained from scratch, of either group.
     """
     figure, axes = _figure()
@@ -42,14 +41,14 @@ def plot_scores(path: Path, retrained: list[dict]) -> None:
         xlabel="validation loss, generated weights (nats)",
         ylabel="test loss, trained from scratch (nats)",
     )
-    _save(path, figure, axes)
+    axes.legend(frameon=False)
+    return figure
 
 
-def plot_search(path: Path, loss_A: np.ndarray) -> None:
+def search(loss_A: np.ndarray) -> "Figure":
     """Draws each candidate's loss, and the best so far, in the order of the search.
 
     Args:
-        path: The PNG file to write.
         loss_A: Losses with generated weights, in the order they were scored.
     """
     figure, axes = _figure()
@@ -70,7 +69,19 @@ def plot_search(path: Path, loss_A: np.ndarray) -> None:
         xlabel="candidates scored",
         ylabel="validation loss, generated weights (nats)",
     )
-    _save(path, figure, axes)
+    axes.legend(frameon=False)
+    return figure
+
+
+def save(path: Path, figure: "Figure") -> None:
+    """Writes a picture as PNG, whole or not at all.
+
+    Args:
+        path: The file.
+        figure: The picture.
+    """
+    with files.replacing(path) as file:
+        figure.savefig(file, format="png", dpi=150)
 
 
 def _tell_left_out(axes: "Axes", number: int) -> None:
@@ -85,9 +96,3 @@ def _figure() -> "tuple[Figure, Axes]":
 
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     return figure, figure.subplots()
-
-
-def _save(path: Path, figure: "Figure", axes: "Axes") -> None:
-    axes.legend(frameon=False)
-    with files.replacing(path) as file:
-        figure.savefig(file, format="png", dpi=150)

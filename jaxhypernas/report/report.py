@@ -7,7 +7,7 @@ import numpy as np
 from etils.epath import Path
 
 from jaxhypernas.numerics import stats
-from jaxhypernas.report.plots import plot_scores, plot_search
+from jaxhypernas.report import plots
 from jaxhypernas.report.ranking import plain, rank_rows
 from jaxhypernas.report.trust import trust
 from jaxhypernas.store import files, json_text
@@ -88,8 +88,8 @@ def write(
     files.write_text(workdir / "report.md", "\n".join(lines))
     as_json = json_text.dumps(figures, indent=2) + "\n"
     files.write_text(workdir / "report.json", as_json)
-    plot_scores(workdir / "scores.png", retrained)
-    plot_search(workdir / "search.png", loss_A)
+    plots.save(workdir / "scores.png", plots.scores(retrained))
+    plots.save(workdir / "search.png", plots.search(loss_A))
     return figures
 
 
