@@ -104,13 +104,52 @@ def _fewer_nodes(config: GhnCellConfig) -> GhnCellConfig:
     return replace(config, nodes=config.train_nodes or config.nodes)
 
 
+_BANKS = (
+    "Three blocks between slashes; a block is b and the units of a bank, then an op "
+    "after each bar: banks read > banks written : output units : convolution number = "
+    "height x width, d dilations, g groups."
+)
+
+_GRAPH = (
+    "The ops of the vertices in order, then the edges, from-to, by the numbers of the "
+    "vertices."
+)
+
+_EDGES = (
+    "Three nodes between plus signs; op~n applies an op to node n (0 is the cell's "
+    "input) and adds the result to the node; the last node is the output."
+)
+
+_NODES = (
+    "Op nodes between semicolons: op(states) applies an op to the sum of states, op+op "
+    "adds ops, - is an absent node. {states}"
+)
+
 FAMILIES: dict[str, Family] = {
-    "memory_bank": Family(MemoryBankConfig, _memory_bank),
-    "nasbench101": Family(Nasbench101Config, _nasbench101),
-    "nasbench201": Family(Nasbench201Config, _nasbench201),
-    "ghn": Family(GhnCellConfig, _ghn, _fewer_nodes),
-    "pnas": Family(PnasConfig, _pnas),
-    "one_shot": Family(OneShotConfig, _one_shot),
+    "memory_bank": Family(MemoryBankConfig, _memory_bank, grammar=_BANKS),
+    "nasbench101": Family(Nasbench101Config, _nasbench101, grammar=_GRAPH),
+    "nasbench201": Family(Nasbench201Config, _nasbench201, grammar=_EDGES),
+    "ghn": Family(
+        GhnCellConfig,
+        _ghn,
+        _fewer_nodes,
+        _NODES.format(states="State 0 is the cell's input, n that of node n."),
+    ),
+    "pnas": Family(
+        PnasConfig,
+        _pnas,
+        grammar=_NODES.format(
+            states="States 0 and 1 are the cell's inputs, each next one is a block: "
+            "two nodes, added."
+        ),
+    ),
+    "one_shot": Family(
+        OneShotConfig,
+        _one_shot,
+        grammar=_NODES.format(
+            states="States 0 and 1 are the cell's inputs, each next one is a node."
+        ),
+    ),
 }
 """``memory_bank``: SMASH's networks; networks of cells: ``nasbench101``,
 ``nasbench201``, ``ghn`` (random graphs), ``pnas``, ``one_shot``."""

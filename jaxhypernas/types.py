@@ -371,6 +371,10 @@ class Family(NamedTuple):
     """``train_config(config)``: sizes of the networks that the generator is trained
     on, where they differ from those that are searched."""
 
+    grammar: str = ""
+    """How to read the strings of its architectures, in a sentence or two; shown beside
+    them."""
+
 
 @_documented
 class Plugin(NamedTuple):

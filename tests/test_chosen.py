@@ -201,11 +201,14 @@ def test_strings_mean_the_same_at_other_sizes(name):
     assert (large_A > small_A).all()
 
 
-def test_changes_are_read_as_they_were_written():
-    own = tiny("pnas", "ghn")
+@pytest.mark.parametrize(
+    ("space", "generator"), [("pnas", "ghn"), ("memory_bank", "smash")]
+)
+def test_changes_are_read_as_they_were_written(space, generator):
+    own = tiny(space, generator)
     other = dataclasses.replace(
         own,
-        space=larger("pnas"),
+        space=larger(space),
         data=DataConfig(limit=50, flip=True, dataset="elsewhere.npz"),
         seed=3,
     )

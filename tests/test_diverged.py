@@ -60,7 +60,15 @@ def write(tmp_path, rows, loss_A=(1.0, 2.0)):
     """Writes a report; returns its figures and text."""
     best = [row for row in rows if row["group"] == "top"]
     report.write(
-        tmp_path, "Report", "", "evidence", best, np.array(loss_A), rows, []
+        tmp_path,
+        "Report",
+        "",
+        "evidence",
+        "",
+        best,
+        np.array(loss_A),
+        rows,
+        [],
     )
     text = (tmp_path / "report.json").read_text()
 

@@ -51,7 +51,7 @@ def changed(own: Config, text: str) -> Config:
     Raises:
         UserError: The changes do not fit the run.
     """
-    values = to_json(own)
+    values = json.loads(json.dumps(to_json(own)))
     for place, value in json.loads(text or "{}").items():
         _put(values, place, value)
     return from_json(values)

@@ -16,6 +16,7 @@ from jaxhypernas.archs.population import rows
 from jaxhypernas.config.data_file import Identity
 from jaxhypernas.data.batches import batch_shape
 from jaxhypernas.execution import compilations
+from jaxhypernas.families import FAMILIES
 from jaxhypernas.hosts import processes
 from jaxhypernas.numerics import evidence
 from jaxhypernas.programs import populations, retraining
@@ -249,6 +250,7 @@ def report(
         "Search report",
         _setting(parts, images),
         order,
+        FAMILIES[parts.config.names["space"]].grammar,
         table.best(5, order=order).to_pylist(),
         table.column("loss"),
         retraining.by_run(trained),

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxhypernas.config.config import Config
 from jaxhypernas.data.dataset import Dataset
+from jaxhypernas.families import FAMILIES
 
 _HEAD = '''"""{arch}
 
@@ -167,6 +168,8 @@ def card(
 ```
 {chosen.arch}
 ```
+
+{FAMILIES[names["space"]].grammar}
 
 | test accuracy on {accuracies.images:,} images | |
 |---|---|

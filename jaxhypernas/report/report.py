@@ -19,6 +19,7 @@ def write(
     title: str,
     setting: str,
     order: Order,
+    grammar: str,
     best: list[dict],
     loss_A: np.ndarray,
     retrained: list[dict],
@@ -31,6 +32,7 @@ def write(
         title: The report's heading.
         setting: One line on data, seeds and hardware.
         order: What candidates are ordered by.
+        grammar: How to read the strings of architectures.
         best: Rows of the best candidates.
         loss_A: Losses of all candidates, in the order they were scored.
         retrained: A row for each candidate trained from scratch; its ``group`` is
@@ -83,6 +85,7 @@ def write(
         "",
         *_code(figures["winner"]["arch"]),
         "",
+        *((grammar, "") if grammar else ()),
         *_chosen_lines(chosen),
     ]
     files.write_text(workdir / "report.md", "\n".join(lines))

@@ -13,7 +13,7 @@ from jaxhypernas.types import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from jaxhypernas.store.score_table import Order
+    from jaxhypernas.config.config import Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,8 @@ class Top(Verb):
     def run(self) -> list[Path]:
         """Reads the table of scores; nothing else of the run."""
         from jaxhypernas.cli import writers
+        from jaxhypernas.families import FAMILIES
+        from jaxhypernas.store import files
 
         if self.number < 1:
             raise UserError(f"number: {self.number} must be at least 1")
@@ -62,26 +64,32 @@ class Top(Verb):
             writers.check(self.out, "out")
         found = self._find()
         _print_rows(found)
+        if (config := self._config()) is not None:
+            family = FAMILIES[config.names["space"]]
+            if family.grammar:
+                files.report(f"\n{family.grammar}")
         if self.out is None:
             return []
         writers.write(self.out, [found])
         return [self.out]
 
-    def _order(self) -> "Order":
-        """What the run was begun with."""
+    def _config(self) -> "Config | None":
+        """The configuration of the run, if it can be read."""
         from jaxhypernas.config import file as config_file
 
         # Scores can be read without the configuration, and without its plug-ins.
         with contextlib.suppress(UserError):
-            return config_file.load(self.workdir / "config.json").score.order
-        return "evidence"
+            return config_file.load(self.workdir / "config.json")
+        return None
 
     def _find(self) -> "pa.Table":
         from jaxhypernas.store.score_table import ScoreTable
 
         Limits(self.max_params, self.max_flops).check()
         scores = ScoreTable(self.workdir / "scores")
-        choice = self.max_params, self.max_flops, self.score or self._order()
+        config = self._config()
+        order = self.score or (config.score.order if config else "evidence")
+        choice = self.max_params, self.max_flops, order
         if self.pareto is not None:
             found = scores.pareto(self.pareto, *choice)
         else:
