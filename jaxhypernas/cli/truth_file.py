@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
 
 class TruthFile(NamedTuple):
-    """Architectures and what is known of them."""
+    """Architectures and what is known of them; `read` makes it."""
 
-    path: Path
-    """CSV, TSV or Parquet with a column arch."""
+    file: RowFile
+    """The file."""
 
     column: str
-    """The column of the truth; higher is better."""
+    """The column of the truth."""
+
+    truth_A: np.ndarray
+    """The truth; higher is better."""
 
     def rank(self, run: "Run") -> dict[str, Ranking]:
         """Compares scores with the truth; what has no score is scored.
@@ -29,19 +32,11 @@ class TruthFile(NamedTuple):
             run: The run that scores.
 
         Raises:
-            UserError: The file cannot be read, or holds too little to rank.
+            UserError: A string is no architecture.
         """
-        file = RowFile(self.path, "truth")
-        where = f"truth: {self.column} of {self.path}, row"
-        truth_A = np.array(
-            [
-                number_of(row.values[self.column], f"{where} {row.number}")
-                for row in file.rows("arch", self.column)
-            ]
-        )
-        check_truth(truth_A)
-        archs = list(file.archs(run.parts.searched.space, run.scores))
-        return rank_rows(run.score(archs).to_pylist(), truth_A)
+        space = run.parts.searched.space
+        archs = list(self.file.archs(space, run.scores))
+        return rank_rows(run.score(archs).to_pylist(), self.truth_A)
 
     def text(self, ranking: dict[str, Ranking]) -> str:
         """Returns a ranking as lines.
@@ -49,6 +44,28 @@ class TruthFile(NamedTuple):
         Args:
             ranking: What `rank` returned.
         """
-        number = next(iter(ranking.values()))["n"]
+        number = len(self.truth_A)
         head = f"{number} architectures, truth {self.column}, 95 % bootstrap intervals"
         return f"{head}\n{format_report(ranking)}"
+
+
+def read(path: Path, column: str) -> TruthFile:
+    """Reads a file of true accuracies.
+
+    Args:
+        path: CSV, TSV or Parquet with a column arch.
+        column: The column of the truth; higher is better.
+
+    Raises:
+        UserError: The file cannot be read, or holds too little to rank.
+    """
+    file = RowFile(path, "truth")
+    where = f"truth: {column} of {path}, row"
+    truth_A = np.array(
+        [
+            number_of(row.values[column], f"{where} {row.number}")
+            for row in file.rows("arch", column)
+        ]
+    )
+    check_truth(truth_A)
+    return TruthFile(file, column, truth_A)

@@ -10,9 +10,9 @@ from jaxhypernas.cli.verbs.base import ContinueVerb
 
 @dataclass(frozen=True, kw_only=True)
 class Pack(ContinueVerb):
-    """Writes the trained hypernetwork to take along, with images to score on.
+    """Writes the trained hypernetwork as a small directory to take along.
 
-    The directory is small; `score --pretrained` scores architectures with it, without
+    It has images to score on: `score --pretrained` scores architectures with it, without
     training and other images, and `train --from` goes on from it.
     """
 
@@ -32,13 +32,15 @@ class Pack(ContinueVerb):
 
     def run(self) -> list[Path]:
         """Writes the directory."""
-        from jaxhypernas.cli.truth_file import TruthFile
+        from jaxhypernas.cli import truth_file
         from jaxhypernas.programs import pretrained
 
         pretrained.check_new(self.out)
-        run = self.open()
         measured = ""
+        truth = None
         if self.truth is not None:
-            truth = TruthFile(self.truth, self.column)
+            truth = truth_file.read(self.truth, self.column)
+        run = self.open()
+        if truth is not None:
             measured = f"```\n{truth.text(truth.rank(run))}\n```"
         return run.pack(self.out, measured)

@@ -31,12 +31,12 @@ class Rank(ContinueVerb):
 
     def run(self) -> list[Path]:
         """Prints the rankings."""
-        from jaxhypernas.cli.truth_file import TruthFile
+        from jaxhypernas.cli import truth_file
         from jaxhypernas.hosts import processes
         from jaxhypernas.report.ranking import plain
         from jaxhypernas.store import json_text
 
-        truth = TruthFile(self.truth, self.column)
+        truth = truth_file.read(self.truth, self.column)
         ranking = truth.rank(self.open())
         if not processes.first():
             return []

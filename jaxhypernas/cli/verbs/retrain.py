@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Retrain(Configured, RunVerb):
-    """Trains candidates one by one: the best and a random sample, or those you choose.
+    """Trains the best and a random sample from scratch, or those you choose.
 
     Those you choose may be trained for more --steps, with other --data.* or at larger
     sizes (as in --space.channels 32); export then takes the best of all.
