@@ -12,8 +12,8 @@ from jaxhypernas.cli.verbs.base import ContinueVerb
 class Pack(ContinueVerb):
     """Writes the trained hypernetwork as a small directory to take along.
 
-    It has images to score on: `score --pretrained` scores architectures with it, without
-    training and other images, and `train --from` goes on from it.
+    It has images to score on: `score --pretrained` scores architectures with it,
+    without training and other images, and `train --from` goes on from it.
     """
 
     example: ClassVar[str] = (
