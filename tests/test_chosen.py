@@ -187,6 +187,19 @@ def test_a_directory_without_a_run(tmp_path):
         assert "holds no run" in line
 
 
+def test_a_run_without_scores_and_trainings(tmp_path):
+    """Then chosen ones are trained all the same, but make no report."""
+    run = Run(tmp_path / "run", tiny("nasbench201", "shared"))
+    run.train()
+    words = ["--workdir", str(run.workdir)]
+    assert "has no scores" in complaint(["retrain", *words, "--top", "2"])
+    assert "rank: 1 must be" in complaint(["retrain", *words, "--rank", "1"])
+    arch = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
+    (row,) = run.retrain_chosen([arch], start="generated").to_pylist()
+    assert row["group"] == "chosen" and row["start"] == "generated"
+    assert "jaxhypernas retrain first" in complaint(["report", *words])
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_strings_mean_the_same_at_other_sizes(name):
     """And there the networks are larger."""

@@ -149,6 +149,10 @@ def test_mistakes_are_one_line(run, packed, tmp_path):
     own = ["--pretrained", str(packed), *words[:2]]
     assert "another run" in complaint(["score", *own, "--random", "3"])
 
+    assert score(packed, tmp_path / "mine", tmp_path / "rows.csv") == 0
+    moved = ["--workdir", str(tmp_path / "mine"), *words[2:]]
+    assert "dataset: " in complaint(["score", *moved, "--random", "3"])
+
     alone = ["--workdir", str(tmp_path / "alone")]
     begun = Run(tmp_path / "alone", tiny("nasbench201", "standalone"))
     begun.scorer  # noqa: B018

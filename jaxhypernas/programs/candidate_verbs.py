@@ -236,15 +236,16 @@ def report(
     Raises:
         UserError: No candidate has been trained from scratch.
     """
-    if not len(retrained):
+    trained = retrained.read().to_pylist()
+    groups = {row["group"] for row in trained}
+    if not groups >= {"top", "sample"}:
         raise UserError(
-            f"workdir: {workdir} has no candidate trained from scratch: run "
-            "jaxhypernas retrain first"
+            f"workdir: {workdir} has no best candidates and no random sample trained "
+            "from scratch: run jaxhypernas retrain first"
         )
     if not processes.first():
         return {}
     order = parts.config.score.order
-    trained = retrained.read().to_pylist()
     return write_report(
         workdir,
         "Search report",

@@ -13,6 +13,7 @@ from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.programs.candidate_verbs import sampled
 from jaxhypernas.programs.parts import Parts, build
 from jaxhypernas.programs.trial import Trial
+from jaxhypernas.search.budget import within
 from jaxhypernas.search.configs import scaled
 from jaxhypernas.types import UserError
 
@@ -181,10 +182,10 @@ def counted(parts: Parts, dataset: Dataset) -> float:
         return 0.0
     config = parts.config
     train, retrain = config.train, config.retrain
-    drawn = parts.searched.space.sample
-    keys = jax.random.split(jax.random.fold_in(parts.key, 6), 64)
-    sample = jax.device_get(jax.jit(jax.vmap(lambda k: drawn(k, 1.0)))(keys))
-    each = float(parts.searched.space.cost(sample).live_flops.mean())
+    space = parts.searched.space
+    draw = within(space, config.search)
+    sample = draw.sample(jax.random.fold_in(parts.key, 6), 64)
+    each = float(space.cost(sample).live_flops.mean())
 
     # Backward passes take twice as long as the one forward.
     alone = 3 * retrain.train.steps * retrain.train.batch

@@ -32,8 +32,8 @@ class Wanted(NamedTuple):
     start: str = "scratch"
     """What weights it begins with: see `chosen.start_of`."""
 
-    theta: Params | None = None
-    """These weights; None: random ones."""
+    theta: Callable[[], Params] | None = None
+    """Returns these weights; None: random ones."""
 
 
 def missing(table: Table, wanted: list[Wanted]) -> list[Wanted]:
@@ -129,7 +129,7 @@ def _rows(
     id_A = ids_from_text([each.row["id"] for each in piece])
     theta_A = None
     if piece[0].theta is not None:
-        thetas = [each.theta for each in piece]
+        thetas = [each.theta() for each in piece if each.theta is not None]
         theta_A = jax.tree.map(lambda *leaves: np.stack(leaves), *thetas)
     truth = from_scratch(population, id_A, observe_steps, theta_A)
     if truth is None:

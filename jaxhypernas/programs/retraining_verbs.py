@@ -198,7 +198,7 @@ def _wanted(parts: Parts, scorer: Scorer) -> list[Wanted]:
 
 def _start(
     parts: Parts, way: Way, changes: str, table: Table, workdir: Path
-) -> Callable[[dict], tuple[str, Params | None]]:
+) -> Callable[[dict], tuple[str, Callable[[], Params] | None]]:
     """Makes what says which weights the candidate of a row begins with."""
     sizes = config_changes.of_space(changes)
     if way.start == "generated" and sizes:
@@ -213,20 +213,24 @@ def _start(
         if config_changes.of_space(row.get("changes") or "") == sizes
     ]
 
-    def start(row: dict) -> tuple[str, Params | None]:
+    def generated(text: str) -> Params:
+        return chosen.generated(parts, way.phi(), text).theta
+
+    def kept(row: dict) -> Params:
+        return chosen.kept(way.parts, workdir, row).theta
+
+    def start(row: dict) -> tuple[str, Callable[[], Params] | None]:
         if way.start == "scratch":
             return way.start, None
         if way.start == "generated":
-            return way.start, chosen.generated(
-                parts, way.phi(), row["arch"]
-            ).theta
+            return way.start, partial(generated, row["arch"])
         same = [each for each in trained if each["id"] == row["id"]]
         if not same:
             raise UserError(
                 f"start: {row['id']} has no kept weights of these sizes: train it "
                 "first (jaxhypernas retrain --archs FILE), or use --start scratch"
             )
-        theta = chosen.kept(way.parts, workdir, same[0]).theta
-        return f"trained {chosen.file_name(same[0])}", theta
+        name = chosen.file_name(same[0])
+        return f"trained {name}", partial(kept, same[0])
 
     return start

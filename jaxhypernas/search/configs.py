@@ -158,7 +158,7 @@ def scaled(config: _SettingsT, factor: float) -> _SettingsT:
         for name, value in vars(config).items()
         if name in _AMOUNTS
     }
-    if "population" in vars(config):
+    if "population" in vars(config) and "number" in changed:
         population = vars(config)["population"]
         changed["population"] = min(population, changed["number"])
     return dataclasses.replace(config, **changed)  # type: ignore[type-var]

@@ -43,7 +43,12 @@ def save(workdir: Path, name: str, theta: Any) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{name}.safetensors"
     write(path, dict(zip(_places(theta), _leaves(theta), strict=True)))
-    path.rename(directory / f"{name}.{files.checksum(path)}.safetensors")
+    before = set(directory.glob(f"{name}.*.safetensors"))
+    place = directory / f"{name}.{files.checksum(path)}.safetensors"
+    path.rename(place)
+    # Of a training that was killed before its row was written.
+    for old in before - {place}:
+        old.unlink(missing_ok=True)
 
 
 def load(workdir: Path, name: str, like: Any) -> Any | None:

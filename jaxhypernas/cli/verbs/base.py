@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 from etils.epath import Path
 
 from jaxhypernas.config.config import Config
+from jaxhypernas.types import UserError
 
 if TYPE_CHECKING:
     from jaxhypernas.run import Run
@@ -98,7 +99,14 @@ class ContinueVerb(RunVerb):
             UserError: The work directory holds no run.
         """
         from jaxhypernas.config import file
+        from jaxhypernas.programs import pretrained
 
+        given = self.dataset or self.data_dir
+        if given and pretrained.is_packed(self.workdir):
+            raise UserError(
+                f"dataset: {self.workdir} has the images of its pretrained "
+                "hypernetwork: leave --dataset and --data-dir out"
+            )
         moved = file.moved(self.workdir, self.dataset, self.data_dir)
         return super().open(config or moved)
 

@@ -110,7 +110,12 @@ class Retrain(Configured, RunVerb):
             file = RowFile(self.archs, "archs")
             return list(file.archs(run.parts.searched.space, run.scores))
         if self.top:
-            return run.best(self.top)["arch"].to_pylist()
+            best = run.best(self.top)
+            if not len(best):
+                raise UserError(
+                    f"top: {self.workdir} has no scores: run jaxhypernas score first"
+                )
+            return best["arch"].to_pylist()
         rows = run.retrained.read().to_pylist()
         return [chosen.ranked(rows, self.rank)["arch"]]
 
