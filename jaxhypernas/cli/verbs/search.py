@@ -75,13 +75,16 @@ class Search(BeginVerb):
         """The run that fits into --minutes; says what takes long."""
         from jaxhypernas.cli import plan_text
         from jaxhypernas.hosts import processes
-        from jaxhypernas.programs import plan
+        from jaxhypernas.programs import limits, plan
         from jaxhypernas.report import duration
         from jaxhypernas.run import Run
         from jaxhypernas.store import files
 
         if not (self.minutes or self.dry_run):
             seconds = plan.counted(run.parts, run.dataset)
+            if seconds > LONG_SECONDS:
+                # What cannot begin does not take long.
+                limits.check(run.parts, run.dataset)
             if seconds > LONG_SECONDS and processes.first():
                 files.report(
                     f"this search takes long here, about {duration.text(seconds)} by a "
