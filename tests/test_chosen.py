@@ -170,6 +170,15 @@ def test_the_run_goes_on_as_before(run):
             ["--top", "1", "--start", "trained", "--space.channels", "16"],
             "has no kept weights of these sizes",
         ),
+        # Their weights have seen images that would be held out then.
+        (
+            ["--top", "1", "--start", "trained", "--seed", "7"],
+            "has no kept weights of these sizes and this split",
+        ),
+        (
+            ["--top", "1", "--start", "generated", "--data.valid", "0.3"],
+            "leave data.valid out",
+        ),
         (["--space.channels", "16"], "was begun with 4, not 16"),
         (["--retrain.train.steps", "9"], "was begun with 4, not 9"),
     ],

@@ -14,7 +14,7 @@ LARGEST_WIDTH = 10_000
 """Upper bound for channels."""
 
 SMALL_IMAGE = 16
-"""Height and width of images up to which memory banks keep all pixels."""
+"""Memory banks keep all pixels of images up to this height and width."""
 
 
 @dataclass(frozen=True)

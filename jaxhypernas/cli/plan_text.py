@@ -7,8 +7,8 @@ import jax
 
 from jaxhypernas.programs.parts import Parts
 from jaxhypernas.programs.plan import Phase
+from jaxhypernas.programs.trial import COUNTED, sample
 from jaxhypernas.report import duration
-from jaxhypernas.search.budget import within
 
 
 def lines(parts: Parts, phases: Sequence[Phase]) -> list[str]:
@@ -20,8 +20,7 @@ def lines(parts: Parts, phases: Sequence[Phase]) -> list[str]:
     """
     names = parts.config.names
     space, _, generator = parts.searched
-    draw = within(space, parts.config.search)
-    cost = space.cost(draw.sample(jax.random.fold_in(parts.key, 6), 64))
+    cost = space.cost(sample(parts))
     phi = jax.tree.leaves(jax.eval_shape(generator.init, parts.key))
     device = parts.mesh.devices.flat[0].device_kind
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -30,7 +29,7 @@ def lines(parts: Parts, phases: Sequence[Phase]) -> list[str]:
     return [
         f"space {names['space']}: networks of {cost.params.min():,} to "
         f"{cost.params.max():,} parameters, {cost.flops.min():,} to "
-        f"{cost.flops.max():,} multiply-adds (64 random ones)",
+        f"{cost.flops.max():,} multiply-adds ({COUNTED} random ones)",
         f"generator {names['generator']}: {sum(x.size for x in phi):,} parameters; "
         f"strategy {names['strategy']}; {parts.mesh.size} {device} device(s), "
         f"{parts.chunk} candidate(s) side by side on each, form {parts.form}",

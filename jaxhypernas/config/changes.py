@@ -11,7 +11,11 @@ _ALLOWED = ("space.", "data.", "retrain.train.", "seed")
 """What the places of fields that matter to training from scratch begin with."""
 
 _PLACES_OF_IMAGES = ("data.dataset", "data.data_dir")
-"""Fields that say where the run's images are; they change nothing."""
+"""The place of the images: the images stay the same wherever they are."""
+
+_BINDING = ("space.", "seed", "data.limit", "data.valid")
+"""What the places of fields begin with that weights are bound to: the sizes of the
+networks, and which images are held out."""
 
 
 def changes(own: Config, other: Config) -> str:
@@ -57,14 +61,17 @@ def changed(own: Config, text: str) -> Config:
     return from_json(values)
 
 
-def of_space(text: str) -> dict[str, Any]:
-    """Returns the changes that change the networks.
+def binding(text: str) -> dict[str, Any]:
+    """Returns the changes that weights are bound to.
+
+    Training must not go on from weights of other sizes, nor from weights that have seen
+    images that are held out now.
 
     Args:
         text: What `changes` wrote.
     """
     found = json.loads(text or "{}")
-    return {k: v for k, v in found.items() if k.startswith("space.")}
+    return {k: v for k, v in found.items() if k.startswith(_BINDING)}
 
 
 def _put(values: dict[str, Any], place: str, value: Any) -> None:

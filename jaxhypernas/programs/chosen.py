@@ -27,7 +27,7 @@ class Chosen(NamedTuple):
     """Its string."""
 
     theta: Params
-    """Its weights, as `Target.apply` takes them."""
+    """The architecture's weights, as `Target.apply` takes them."""
 
     origin: str
     """Where its weights come from, for people."""

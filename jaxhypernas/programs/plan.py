@@ -4,16 +4,13 @@ import math
 from dataclasses import replace
 from typing import NamedTuple
 
-import jax
-
 from jaxhypernas.config.config import Config
 from jaxhypernas.config.sections import RetrainConfig
 from jaxhypernas.data.batches import batch_shape
 from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.programs.candidate_verbs import sampled
 from jaxhypernas.programs.parts import Parts, build
-from jaxhypernas.programs.trial import Trial
-from jaxhypernas.search.budget import within
+from jaxhypernas.programs.trial import Trial, sample
 from jaxhypernas.search.configs import scaled
 from jaxhypernas.types import UserError
 
@@ -75,7 +72,8 @@ def phases(parts: Parts, dataset: Dataset, trial: Trial) -> list[Phase]:
     is_trained = parts.searched.generator.trained
     per_candidate = trial.score.unit if is_trained else alone / devices
     search = total * per_candidate + trial.score.begin
-    search += parts.strategy.rounds * trial.alone
+    # Each population costs more than its candidates do among many.
+    search += parts.strategy.rounds * max(0.0, trial.alone - trial.score.unit)
     found = [
         Phase(
             "search",
@@ -142,7 +140,7 @@ def fitted(
 
 
 def _scaled(config: Config, factor: float) -> Config:
-    """A search that takes about ``factor`` times as long."""
+    """Scales a search to about ``factor`` times its duration."""
     train = replace(
         config.train,
         steps=max(FEWEST_STEPS, round(factor * config.train.steps)),
@@ -156,7 +154,7 @@ def _scaled(config: Config, factor: float) -> Config:
 
 
 def _scaled_retrain(retrain: RetrainConfig, factor: float) -> RetrainConfig:
-    """The sample shrinks too, but does not grow: longer training tells more."""
+    """Scales retraining; the sample only shrinks, as longer training tells more."""
     shrink = min(1.0, math.sqrt(factor))
     sample = max(
         min(FEWEST_SAMPLE, retrain.sample), round(shrink * retrain.sample)
@@ -183,9 +181,7 @@ def counted(parts: Parts, dataset: Dataset) -> float:
     config = parts.config
     train, retrain = config.train, config.retrain
     space = parts.searched.space
-    draw = within(space, config.search)
-    sample = draw.sample(jax.random.fold_in(parts.key, 6), 64)
-    each = float(space.cost(sample).live_flops.mean())
+    each = float(space.cost(sample(parts)).live_flops.mean())
 
     # Backward passes take twice as long as the one forward.
     alone = 3 * retrain.train.steps * retrain.train.batch

@@ -47,12 +47,15 @@ def pack(
         measured: How well its scores rank candidates, for the card; may be empty.
 
     Returns:
-        The directory's files.
+        The directory; of several processes, the first one writes it.
 
     Raises:
         UserError: The generator is not trained, or the directory holds something.
     """
     training.check_trained(parts)
+    host_phi = jax.device_get(phi())
+    if not processes.first():
+        return [out]
     check_new(out)
     scored_on = scorers.scored_on(parts, dataset)
     arrays = {
@@ -61,7 +64,6 @@ def pack(
         "mean": dataset.mean_C,
         "std": dataset.std_C,
     }
-    host_phi = jax.device_get(phi())
     weights.save(out, PHI, host_phi)
     weights.save(out, IMAGES, arrays)
     images = data_file.load(workdir) or data_file.identify(dataset)
@@ -102,15 +104,12 @@ def adopt(source: Path, workdir: Path) -> None:
             "pack writes one"
         )
     with processes.in_turn():
-        if not processes.first():
-            return
-        begun = workdir / "config.json"
-        if not begun.exists():
+        if processes.first() and not (workdir / "config.json").exists():
             _copy(source, workdir)
-        elif not _is_same(source, workdir):
-            raise UserError(
-                f"pretrained: {workdir} holds another run: use a new --workdir"
-            )
+    if not _is_same(source, workdir):
+        raise UserError(
+            f"pretrained: {workdir} holds another run: use a new --workdir"
+        )
 
 
 def _copy(source: Path, workdir: Path) -> None:
@@ -134,7 +133,7 @@ def _is_same(source: Path, workdir: Path) -> bool:
 
 
 def is_packed(workdir: Path) -> bool:
-    """Whether a directory is what `pack` writes, or was begun with it.
+    """Says whether a directory has a pretrained hypernetwork, as `pack` writes it.
 
     Args:
         workdir: The directory.

@@ -25,7 +25,8 @@ from jaxhypernas.types import Params, UserError
 
 Start = Literal["scratch", "generated", "trained"]
 """Weights that training begins with: random ones, those that the generator writes, or
-those of the candidate's best training so far, at the same sizes."""
+those of the candidate's best training so far, at the same sizes and on the same split
+of the images."""
 
 
 class Way(NamedTuple):
@@ -200,17 +201,18 @@ def _start(
     parts: Parts, way: Way, changes: str, table: Table, workdir: Path
 ) -> Callable[[dict], tuple[str, Callable[[], Params] | None]]:
     """Makes what says which weights the candidate of a row begins with."""
-    sizes = config_changes.of_space(changes)
-    if way.start == "generated" and sizes:
+    binding = config_changes.binding(changes)
+    if way.start == "generated" and binding:
         raise UserError(
-            "start: the generator writes weights of the run's own sizes: leave --space "
-            "flags out, or use --start scratch"
+            "start: the generator writes weights of the run's own sizes, and was "
+            "trained on the run's own split of the images: leave "
+            f"{', '.join(binding)} out, or use --start scratch"
         )
     # Trainings of this call do not begin with one another's weights.
     trained = [
         row
         for row in chosen.by_loss(table.read().to_pylist())
-        if config_changes.of_space(row.get("changes") or "") == sizes
+        if config_changes.binding(row.get("changes") or "") == binding
     ]
 
     def generated(text: str) -> Params:
@@ -227,8 +229,8 @@ def _start(
         same = [each for each in trained if each["id"] == row["id"]]
         if not same:
             raise UserError(
-                f"start: {row['id']} has no kept weights of these sizes: train it "
-                "first (jaxhypernas retrain --archs FILE), or use --start scratch"
+                f"start: {row['id']} has no kept weights of these sizes and this "
+                "split of the images: train it from scratch first"
             )
         name = chosen.file_name(same[0])
         return f"trained {name}", partial(kept, same[0])

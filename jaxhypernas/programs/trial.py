@@ -29,6 +29,9 @@ SECONDS = 3.0
 SAMPLES = 1024
 """Random candidates that are there to be scored."""
 
+COUNTED = 64
+"""Random candidates whose sizes are counted."""
+
 ALONE = 5
 """Candidates that are scored one by one."""
 
@@ -180,13 +183,21 @@ def _retrain(parts: Parts, dataset: Dataset) -> tuple[Measured, Measured]:
     return train, test
 
 
+def sample(parts: Parts) -> Arch:
+    """Returns `COUNTED` random candidates, whose sizes stand for all.
+
+    Args:
+        parts: The parts of the search.
+    """
+    draw = within(parts.searched.space, parts.config.search)
+    return draw.sample(jax.random.fold_in(parts.key, 6), COUNTED)
+
+
 def _typical(parts: Parts) -> Arch:
     """A candidate that is larger than most."""
-    space = parts.searched.space
-    draw = within(space, parts.config.search)
-    sample = draw.sample(jax.random.fold_in(parts.key, 6), 64)
-    order = np.argsort(space.cost(sample).live_flops)
-    return rows(sample, order[int(SHARE * len(order))])
+    population = sample(parts)
+    order = np.argsort(parts.searched.space.cost(population).live_flops)
+    return rows(population, order[int(SHARE * len(order))])
 
 
 def _paced(

@@ -1,6 +1,5 @@
 """Configurations of the search strategies. Numbers count candidates."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -161,4 +160,4 @@ def scaled(config: _SettingsT, factor: float) -> _SettingsT:
     if "population" in vars(config) and "number" in changed:
         population = vars(config)["population"]
         changed["population"] = min(population, changed["number"])
-    return dataclasses.replace(config, **changed)  # type: ignore[type-var]
+    return type(config)(**{**vars(config), **changed})

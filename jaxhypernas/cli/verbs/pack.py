@@ -24,8 +24,8 @@ class Pack(ContinueVerb):
     """directory to write to; it must be empty, or not there"""
 
     truth: Path | None = None
-    """CSV, TSV or Parquet with a column arch and a column of the truth, to say on the
-    card how well scores rank"""
+    """true accuracies, for a line on the card about how well scores rank: CSV, TSV or
+    Parquet with a column arch and a column of the truth"""
 
     column: str = "accuracy"
     """name of the column of the truth; higher is better"""

@@ -85,11 +85,12 @@ class Search(BeginVerb):
             if seconds > LONG_SECONDS:
                 # What cannot begin does not take long.
                 limits.check(run.parts, run.dataset)
-            if seconds > LONG_SECONDS and processes.first():
-                files.report(
-                    f"this search takes long here, about {duration.text(seconds)} by a "
-                    "rough count: --dry-run measures it, --minutes fits it into a time"
-                )
+                if processes.first():
+                    files.report(
+                        "this search takes long here, about "
+                        f"{duration.text(seconds)} by a rough count: --dry-run "
+                        "measures it, --minutes fits it into a time"
+                    )
             return run
         tried = run.trial()
         if self.minutes:
