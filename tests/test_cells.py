@@ -208,7 +208,7 @@ def test_the_form_is_chosen_by_platform(name):
     for platform, chunk, form in (
         ("cpu", 1, native),
         ("tpu", 1, fused),
-        ("gpu", 8, fused),
+        ("gpu", 32, fused),
     ):
         assert choose(ExecutionConfig(), target, platform) == (
             chunk,
@@ -224,6 +224,9 @@ def test_the_form_is_chosen_by_platform(name):
         UserError, match=r"execution\.form: native needs a CPU"
     ):
         choose(ExecutionConfig(form="native"), target, "tpu")
+    large = jax.ShapeDtypeStruct((1001, 1000), jnp.float32)
+    target = target._replace(weight_spec={"w": large})
+    assert choose(ExecutionConfig(), target, "gpu")[0] == 8
     if fused == "branch":
         with pytest.raises(
             UserError,

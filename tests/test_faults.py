@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
@@ -113,6 +114,39 @@ def test_a_disk_that_cannot_be_written_is_one_line(code, path, monkeypatch):
     monkeypatch.setattr(Top, "run", run)
     line = complaint(["top", "--workdir", "/a/run"])
     assert (path or "workdir: /a/run") in line and reason in line
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_a_device_out_of_memory_is_one_line(distributed, monkeypatch):
+    def run(verb):
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Out of memory allocating 40000000000 bytes."
+        )
+
+    monkeypatch.setattr(Top, "run", run)
+    monkeypatch.setattr(Top, "distributed", distributed, raising=False)
+    line = complaint(["top", "--workdir", "/a/run"])
+    assert "out of memory: lower --execution.chunk" in line
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_devices_are_the_cores_that_this_process_may_use():
+    """A job of a cluster has some of the machine's."""
+    program = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import jax
+from jaxhypernas.execution import devices
+devices.set_up()
+print(jax.device_count())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout == "1\n"
 
 
 def test_a_failure_ends_the_program_though_threads_wait():

@@ -37,6 +37,7 @@ SHAPES = {
     "tiny": Shape((8, 8, 1), channels=8, cells=1, batch=32, candidates=100),
     "proxy": Shape((32, 32, 3), channels=8, cells=1, batch=64, candidates=20),
     "full": Shape((32, 32, 3), channels=16, cells=5, batch=64, candidates=8),
+    "gpu": Shape((32, 32, 3), channels=16, cells=1, batch=128, candidates=256),
 }
 
 
@@ -44,13 +45,20 @@ SHAPES = {
 class Args:
     """Arguments."""
 
-    shapes: tuple[str, ...] = tuple(SHAPES)
+    shapes: tuple[str, ...] = ("tiny", "proxy", "full")
     """sizes of networks and images"""
 
     modes: tuple[str, ...] = ("score", "train")
     """the loss, or the loss and its gradient"""
 
-    schemes: tuple[str, ...] = tuple(SCHEMES)
+    schemes: tuple[str, ...] = (
+        "ours",
+        "chunk 1, branch",
+        "chunk 1, fused",
+        "naive",
+        "jit each",
+        "torch",
+    )
     """ways to run candidates"""
 
     repeats: int = 3

@@ -22,6 +22,7 @@ from jaxhypernas import PRESETS, Config
 from jaxhypernas.archs.population import identities
 from jaxhypernas.config.config import REGISTRIES
 from jaxhypernas.data.batches import Batches, batch_shape
+from jaxhypernas.execution.config import ExecutionConfig
 from jaxhypernas.programs.parts import Parts, build
 from jaxhypernas.programs.scoring import make_score
 from jaxhypernas.programs.separability import IMAGES, make_separability
@@ -46,19 +47,26 @@ class Args:
     )
     """spaces"""
 
+    chunk: int = 0
+    """candidates side by side; 0: the library's choice"""
 
-def parts_of(name: str) -> Parts:
+
+def parts_of(name: str, chunk: int) -> Parts:
     """The parts of a run on the space."""
-    if name == "memory_bank":
-        return build(Config(), DIGITS, 10, jax.local_devices()[:1])
-    space = REGISTRIES["space"][name].config()
-    config = replace(PRESETS["nasbench201"], space=space)
-    return build(config, CIFAR, 10, jax.local_devices()[:1])
+    execution = ExecutionConfig(chunk)
+    config, image = Config(execution=execution), DIGITS
+    if name != "memory_bank":
+        space = REGISTRIES["space"][name].config()
+        image = CIFAR
+        config = replace(
+            PRESETS["nasbench201"], space=space, execution=execution
+        )
+    return build(config, image, 10, jax.local_devices()[:1])
 
 
-def costs(name: str, number: int) -> tuple[float, float]:
+def costs(name: str, number: int, chunk: int) -> tuple[float, float]:
     """Seconds per candidate of the loss and of separability."""
-    parts = parts_of(name)
+    parts = parts_of(name, chunk)
     space, target, generator = parts.searched
     keys = jax.random.split(jax.random.key(0), number)
     sample = jax.vmap(lambda key: space.canonical(space.sample(key, 1.0)))
@@ -89,7 +97,7 @@ def main(args: Args) -> None:
     """Prints a row for each space."""
     print("| space | loss, ms | separability, ms | ratio |\n|---|---|---|---|")
     for name in args.space:
-        loss, own = costs(name, args.number)
+        loss, own = costs(name, args.number, args.chunk)
         row = f"| {name} | {loss * 1e3:.1f} | {own * 1e3:.1f} |"
         print(f"{row} {own / loss:.2f} |", flush=True)
 

@@ -1,8 +1,18 @@
 """Chooses the chunk and the form of a target: the one place for both."""
 
+import math
+
+import jax
+
 from jaxhypernas.execution.config import ExecutionConfig
 from jaxhypernas.numerics import cpu
 from jaxhypernas.types import Target, UserError
+
+SMALL_WEIGHTS = 1_000_000
+"""Networks of up to so many weights leave a GPU idle, unless many run at once."""
+
+SMALL_CHUNK, LARGE_CHUNK = 32, 8
+"""Candidates side by side on a GPU, of small networks and of larger ones."""
 
 
 def choose(
@@ -13,7 +23,7 @@ def choose(
     Measured, or estimated by compilers (experiments/LOG.md): on CPU one candidate at a
     time stays in cache, its cells as C++ where there is a compiler, else branching; on
     TPU one at a time, fused where ops can be; on GPU small kernels one after the other
-    would leave the device idle, so 8 run side by side, which computes every branch
+    would leave the device idle, so many run side by side, which computes every branch
     where ops cannot be fused.
 
     Args:
@@ -28,8 +38,16 @@ def choose(
         UserError: The space, or this machine, does not have the form.
     """
     form = _form(config, target, platform)
-    chunk = config.chunk or (8 if platform == "gpu" else 1)
+    chunk = config.chunk or _chunk(target, platform)
     return chunk, form, target.forms.get(form, target)
+
+
+def _chunk(target: Target, platform: str) -> int:
+    if platform != "gpu":
+        return 1
+    shapes = jax.tree.leaves(target.weight_spec)
+    weights = sum(math.prod(leaf.shape) for leaf in shapes)
+    return SMALL_CHUNK if weights <= SMALL_WEIGHTS else LARGE_CHUNK
 
 
 def _form(config: ExecutionConfig, target: Target, platform: str) -> str:

@@ -1,10 +1,10 @@
 """Prepares JAX for a run, when a run first needs a device."""
 
 import logging
-import os
 import sys
 
 import jax
+import joblib
 from jax.experimental.compilation_cache import compilation_cache
 
 from jaxhypernas.numerics.cpu import cache
@@ -22,7 +22,7 @@ _done = False
 
 
 def set_up() -> None:
-    """Makes every CPU core a device, keeps compiled programs on disk, quiets logs.
+    """Makes each core that this process may use a device; keeps programs; quiets logs.
 
     Settings that the user made stay. The first call counts; later calls do nothing.
     Where JAX already holds a single CPU device, one line on standard error says so.
@@ -76,7 +76,8 @@ def _changed() -> list[str]:
 
 
 def _use_all_cores() -> None:
-    cores = os.cpu_count() or 1
+    # A job of a cluster, or a container, has a share of the machine's cores.
+    cores = joblib.cpu_count()
     if jax.config.values["jax_num_cpu_devices"] >= 1:
         return
     try:
