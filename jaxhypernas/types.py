@@ -264,6 +264,9 @@ class Space(NamedTuple):
     encoding: Encoding | None = None
     """The space's own encoding for SMASH's hypernetwork; None: its graph is encoded."""
 
+    op_names: tuple[str, ...] = ()
+    """Names of the columns of `Graph.op_NxO`, for drawings."""
+
 
 @_documented
 class Module(NamedTuple):

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import math
+import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import complaint
@@ -27,6 +29,7 @@ INVENTED = Trial(
     alone=0.3,
     retrain=Measured(7.0, 0.2),
     test=Measured(1.0, 0.01),
+    compiling=40.0,
 )
 
 
@@ -124,6 +127,20 @@ def test_a_trial_leaves_nothing(tmp_path, monkeypatch, generator):
     assert min(jax.tree.leaves(found)) >= 0
 
 
+def test_the_clock_of_a_trial_leaves_compiling_out():
+    def compile_something():
+        jax.jit(lambda x: jnp.sin(x) @ x).lower(jnp.ones((17, 17))).compile()
+
+    began = time.time()
+    with trial._clock() as clock:
+        compile_something()
+    took = time.time() - began
+    compiling = clock.compiling
+    assert 0 < compiling < took
+    compile_something()
+    assert clock.compiling == compiling
+
+
 @pytest.mark.usefixtures("quick_compiler")
 def test_search_says_it_and_does_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(trial, "measure", lambda *_: INVENTED)
@@ -133,7 +150,7 @@ def test_search_says_it_and_does_it(tmp_path, monkeypatch, capsys):
     assert main([*words, "--dry-run"]) == 0
     said = capsys.readouterr().err
     assert "8 steps of 4 architectures x 16 images" in said
-    assert "in all" in said and "GiB" in said
+    assert "in all" in said and "compiling took 40 s beside that" in said
     assert not workdir.exists()
 
     assert "too short" in complaint([*words, "--minutes", "0.2"])

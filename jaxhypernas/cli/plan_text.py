@@ -11,12 +11,15 @@ from jaxhypernas.programs.trial import COUNTED, sample
 from jaxhypernas.report import duration
 
 
-def lines(parts: Parts, phases: Sequence[Phase]) -> list[str]:
+def lines(
+    parts: Parts, phases: Sequence[Phase], compiling: float
+) -> list[str]:
     """Returns what a search will do and how long it takes here.
 
     Args:
         parts: The parts of the search.
         phases: Its phases.
+        compiling: Seconds that compilers took in the trial.
     """
     names = parts.config.names
     space, _, generator = parts.searched
@@ -25,7 +28,6 @@ def lines(parts: Parts, phases: Sequence[Phase]) -> list[str]:
     device = parts.mesh.devices.flat[0].device_kind
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     in_all = sum(phase.seconds for phase in phases)
-    compiling = sum(phase.compiling for phase in phases)
     return [
         f"space {names['space']}: networks of {cost.params.min():,} to "
         f"{cost.params.max():,} parameters, {cost.flops.min():,} to "
@@ -38,6 +40,6 @@ def lines(parts: Parts, phases: Sequence[Phase]) -> list[str]:
             for phase in phases
         ),
         f"{'in all':8} {'':58} {duration.text(in_all):>12}",
-        f"compiling is {duration.text(compiling)} of it, and less where programs are "
-        f"in the cache; memory up to now {peak:.1f} GiB",
+        f"compiling took {duration.text(compiling)} beside that: programs are in the "
+        f"cache now; memory up to now {peak:.1f} GiB",
     ]

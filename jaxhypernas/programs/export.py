@@ -21,6 +21,7 @@ from jaxhypernas.programs.export_text import (
     network_text,
 )
 from jaxhypernas.programs.parts import Parts
+from jaxhypernas.report import drawing
 from jaxhypernas.store import files, weights
 from jaxhypernas.types import Module, UserError
 
@@ -117,6 +118,7 @@ def export(
         accuracies,
         {k: int(v[0]) for k, v in cost._asdict().items()},
         sum(array.size for array in module.weights.values()),
+        drawing.mermaid(space.graph(arch), space.op_names),
     )
     files.write_text(out / "card.md", about)
     return [out / name for name in NAMES]

@@ -142,6 +142,7 @@ def card(
     accuracies: Accuracies,
     counts: dict[str, int],
     size: int,
+    drawing: str,
 ) -> str:
     """Returns the card of an exported network.
 
@@ -153,6 +154,7 @@ def card(
         accuracies: What was measured on test images.
         counts: Its counts, as in `types.Cost`.
         size: Numbers in its weights.
+        drawing: The architecture, as `drawing.mermaid` draws it.
     """
     low, high = _interval(accuracies.running, accuracies.images)
     train = config.retrain.train
@@ -167,6 +169,10 @@ def card(
 
 ```
 {chosen.arch}
+```
+
+```mermaid
+{drawing}
 ```
 
 {FAMILIES[names["space"]].grammar}

@@ -11,6 +11,7 @@ from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.programs.candidate_verbs import sampled
 from jaxhypernas.programs.parts import Parts, build
 from jaxhypernas.programs.trial import Trial, sample
+from jaxhypernas.report import duration
 from jaxhypernas.search.configs import scaled
 from jaxhypernas.types import UserError
 
@@ -42,10 +43,7 @@ class Phase(NamedTuple):
     """What it does."""
 
     seconds: float
-    """How long it takes, compiling included."""
-
-    compiling: float
-    """How long compiling takes, where programs are not in the cache."""
+    """How long it takes, with programs in the cache."""
 
 
 def phases(parts: Parts, dataset: Dataset, trial: Trial) -> list[Phase]:
@@ -79,16 +77,14 @@ def phases(parts: Parts, dataset: Dataset, trial: Trial) -> list[Phase]:
             "search",
             f"{total:,} candidates on {valid:,} images",
             search if is_trained else search + begin,
-            trial.score.begin if is_trained else begin,
         ),
         Phase(
             "retrain",
             f"{trained:,} candidates, {retrain.train.steps:,} steps of "
             f"{retrain.train.batch} images each",
             begin + math.ceil(trained / devices) * alone,
-            begin,
         ),
-        Phase("report", "", REPORT_SECONDS, 0.0),
+        Phase("report", "", REPORT_SECONDS),
     ]
     if is_trained:
         work = (
@@ -96,7 +92,7 @@ def phases(parts: Parts, dataset: Dataset, trial: Trial) -> list[Phase]:
             f"{train.batch} images"
         )
         seconds = trial.train.begin + train.steps * trial.train.unit
-        found.insert(0, Phase("train", work, seconds, trial.train.begin))
+        found.insert(0, Phase("train", work, seconds))
     return found
 
 
@@ -129,8 +125,9 @@ def fitted(
     if least > seconds:
         raise UserError(
             f"minutes: too short: of this kind the smallest search takes "
-            f"{least / 60:.1f} minutes here, after the trial: give more, or other "
-            "images, space or generator"
+            f"{duration.text(least)} here, and compiling took "
+            f"{duration.text(trial.compiling)}, which need not be done again: give "
+            "more, or other images, space or generator"
         )
     for _ in range(_TRIES):
         middle = (low + high) / 2

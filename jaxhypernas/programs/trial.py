@@ -1,8 +1,8 @@
 """How long the parts of a search take on this machine: a little of each is done."""
 
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +44,7 @@ class Measured(NamedTuple):
     """How long work of one kind takes."""
 
     begin: float
-    """Seconds before the first unit: programs are compiled, or read."""
+    """Seconds before the first unit: programs are traced and read, not compiled."""
 
     unit: float
     """Seconds of a unit."""
@@ -68,6 +68,36 @@ class Trial(NamedTuple):
     test: Measured
     """A batch of images through a trained candidate on each device."""
 
+    compiling: float
+    """Seconds that compilers took; programs are in the cache from then on."""
+
+
+class _Clock:
+    """A clock that stands still while compilers work."""
+
+    def __init__(self) -> None:
+        self.compiling = 0.0
+
+    def __call__(self) -> float:
+        return time.time() - self.compiling
+
+    def listen(self, event: str, duration_secs: float, **_: Any) -> None:
+        """Listens to JAX, whose time of compiling includes reading the cache."""
+        if event == "/jax/core/compile/backend_compile_duration":
+            self.compiling += duration_secs
+        elif event == "/jax/compilation_cache/cache_retrieval_time_sec":
+            self.compiling -= duration_secs
+
+
+@contextmanager
+def _clock() -> Iterator[_Clock]:
+    clock = _Clock()
+    jax.monitoring.register_event_duration_secs_listener(clock.listen)
+    try:
+        yield clock
+    finally:
+        jax.monitoring.unregister_event_duration_listener(clock.listen)
+
 
 def measure(parts: Parts, dataset: Dataset, place: Path) -> Trial:
     """Tries each part of a search for a few seconds.
@@ -85,24 +115,28 @@ def measure(parts: Parts, dataset: Dataset, place: Path) -> Trial:
         StoppedError: A signal has come.
     """
     train, score, alone = Measured(0.0, 0.0), Measured(0.0, 0.0), 0.0
-    if parts.searched.generator.trained:
-        phi, train = _train(parts, dataset)
-        try:
-            score, alone = _score(parts, dataset, phi, place)
-        finally:
-            with processes.in_turn():
-                if processes.first() and place.exists():
-                    place.rmtree()
-    trial = Trial(train, score, alone, *_retrain(parts, dataset))
+    with _clock() as clock:
+        if parts.searched.generator.trained:
+            phi, train = _train(parts, dataset, clock)
+            try:
+                score, alone = _score(parts, dataset, phi, place, clock)
+            finally:
+                with processes.in_turn():
+                    if processes.first() and place.exists():
+                        place.rmtree()
+        retrain, test = _retrain(parts, dataset, clock)
+    trial = Trial(train, score, alone, retrain, test, clock.compiling)
     return jax.tree.map(processes.largest, trial)
 
 
-def _train(parts: Parts, dataset: Dataset) -> tuple[Params, Measured]:
-    began = time.time()
+def _train(
+    parts: Parts, dataset: Dataset, clock: _Clock
+) -> tuple[Params, Measured]:
+    began = clock()
     state = training.start_everywhere(parts)
     with closing(training.train(parts, dataset, state)) as calls:
         done = next(calls)
-        begin = time.time() - began - done.seconds
+        begin = clock() - began - done.seconds
         steps, seconds = done.steps, done.seconds
         for count, done in enumerate(calls):
             interrupt.check()
@@ -118,10 +152,10 @@ def _train(parts: Parts, dataset: Dataset) -> tuple[Params, Measured]:
 
 
 def _score(
-    parts: Parts, dataset: Dataset, phi: Params, place: Path
+    parts: Parts, dataset: Dataset, phi: Params, place: Path, clock: _Clock
 ) -> tuple[Measured, float]:
     """Random candidates, first many and then one by one."""
-    began = time.time()
+    began = clock()
     table = ScoreTable(place)
     scorer = scorers.generated_scorer(parts, table, dataset, lambda: phi)
     draw = within(parts.searched.space, parts.config.search)
@@ -134,7 +168,7 @@ def _score(
 
     number = parts.mesh.size * parts.chunk
     score(0, number)
-    first, begin = number, time.time() - began
+    first, begin = number, clock() - began
     most = SAMPLES - ALONE
     unit = tried = 0.0
     while first < most and tried < SECONDS:
@@ -149,7 +183,9 @@ def _score(
     return Measured(begin, unit), float(np.median(alone))
 
 
-def _retrain(parts: Parts, dataset: Dataset) -> tuple[Measured, Measured]:
+def _retrain(
+    parts: Parts, dataset: Dataset, clock: _Clock
+) -> tuple[Measured, Measured]:
     """A candidate on each device is trained, and looks at held-out images."""
     programs = make_programs(parts)
     images = training.images_on(parts.config, dataset, parts.replicated_here)
@@ -161,6 +197,7 @@ def _retrain(parts: Parts, dataset: Dataset) -> tuple[Measured, Measured]:
     config = parts.config.retrain.train
     per_call = training.steps_per_call(config)
     train = _paced(
+        clock,
         "training from scratch",
         programs.train,
         lambda number: (
@@ -172,6 +209,7 @@ def _retrain(parts: Parts, dataset: Dataset) -> tuple[Measured, Measured]:
     batches = scorers.batches_of(parts, dataset, dataset.valid)
     sums = jax.device_get(zeros(devices))
     test = _paced(
+        clock,
         "scoring on held-out images",
         programs.score,
         lambda number: (
@@ -201,6 +239,7 @@ def _typical(parts: Parts) -> Arch:
 
 
 def _paced(
+    clock: _Clock,
     name: str,
     program: jax.stages.Wrapped,
     arguments: Callable[[int], tuple[Any, ...]],
@@ -214,12 +253,12 @@ def _paced(
         jax.block_until_ready(program(*arguments(number)))
         return time.time() - began
 
-    began = time.time()
+    began = clock()
     with progress.waiting(f"compiling the program of {name}"):
         program.lower(*arguments(1)).compile()
     pace = Pace(SECONDS / 2, most=most)
     unit = tried = call(1)
-    begin = time.time() - began - unit
+    begin = clock() - began - unit
     while tried < SECONDS:
         number = pace.number
         seconds = call(number)

@@ -56,6 +56,15 @@ def graph(structure: CellStructure, arch: CellArch) -> Graph:
     return Graph(op_VxO, edge_VxV, jnp.ones(vertices, jnp.int32))
 
 
+def op_names(structure: CellStructure) -> tuple[str, ...]:
+    """Names the ops of `graph`.
+
+    Args:
+        structure: The structure of the space's cells.
+    """
+    return ("input", "output", *structure.ops)
+
+
 def keep_paths(
     key: jax.Array, paths_NxK: jax.Array, rate: jax.Array
 ) -> jax.Array:

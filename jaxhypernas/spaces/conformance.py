@@ -124,6 +124,9 @@ def _check_graph(space: Space, archs: Arch) -> None:
     graphs = jax.jit(jax.vmap(space.graph))(archs)
     edge_AxNxN = np.asarray(graphs.edge_NxN)
     padding_AxN = 1 - np.asarray(graphs.mask_N)
+    assert len(space.op_names) in (0, graphs.op_NxO.shape[-1]), (
+        "op_names: not one for each column of the graph's op_NxO"
+    )
     assert not np.triu(edge_AxNxN).any(), (
         "graph: an edge comes from a later node"
     )

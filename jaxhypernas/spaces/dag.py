@@ -11,7 +11,7 @@ from jaxhypernas.archs.sizes import CellConfig
 from jaxhypernas.spaces import dag_cells, dag_growth, dag_text
 from jaxhypernas.spaces.cell_cost import cost
 from jaxhypernas.spaces.cell_depth import depth
-from jaxhypernas.spaces.cells import graph
+from jaxhypernas.spaces.cells import graph, op_names
 from jaxhypernas.spaces.dag_cells import DagConfig
 from jaxhypernas.types import ImageShape, Space
 
@@ -57,4 +57,5 @@ def dag_space(
         log10_size=dag_growth.log10_size(dag),
         growth=dag_growth.growth(dag),
         paths=partial(dag_cells.paths, dag),
+        op_names=op_names(dag.structure),
     )

@@ -85,7 +85,14 @@ def memory_bank(
         to_string=to_string,
         from_string=partial(from_string, config),
         log10_size=BLOCKS * (math.log10(config.units) + config.slots * op),
+        op_names=tuple(map(_drawn, NODE_OPS)),
     )
+
+
+def _drawn(op: str) -> str:
+    """Writes an op's set as the convolutions of it that are there."""
+    there = [str(i) for i, bit in enumerate(op) if bit == "1"]
+    return "conv " + ", ".join(there) if there else op
 
 
 def block_sizes(

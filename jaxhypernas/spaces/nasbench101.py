@@ -65,6 +65,7 @@ def nasbench101(
         to_string=to_string,
         from_string=from_string,
         log10_size=math.log10(sum(CELLS_OF_VERTICES.values())),
+        op_names=("input", "output", *OPS),
     )
 
 

@@ -24,7 +24,7 @@ from jaxhypernas.archs.sizes import Nasbench201Config
 from jaxhypernas.spaces import nasbench201_text
 from jaxhypernas.spaces.cell_cost import cost
 from jaxhypernas.spaces.cell_depth import depth
-from jaxhypernas.spaces.cells import graph, keep_paths
+from jaxhypernas.spaces.cells import graph, keep_paths, op_names
 from jaxhypernas.spaces.nasbench201_text import EDGE_OPS, EDGES
 from jaxhypernas.types import (
     Array,
@@ -87,6 +87,7 @@ def nasbench201(
         ),
         paths=_paths,
         all=Enumeration(5**6, cell),
+        op_names=op_names(STRUCTURE),
     )
 
 

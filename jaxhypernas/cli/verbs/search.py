@@ -102,7 +102,7 @@ class Search(BeginVerb):
             run = Run(self.workdir, config, run.dataset)
         if processes.first():
             phases = plan.phases(run.parts, run.dataset, tried)
-            for line in plan_text.lines(run.parts, phases):
+            for line in plan_text.lines(run.parts, phases, tried.compiling):
                 files.report(line)
         return run
 
