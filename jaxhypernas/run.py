@@ -266,15 +266,18 @@ class Run:
 
         Args:
             out: The directory to write to; it must be empty, or not there.
-            measured: How well its scores rank candidates, for the card.
+            measured: How well its scores rank candidates, for the card; by default the
+                run's own random sample tells it, where one was trained.
         """
+        steps = self.config.retrain.train.steps
+        rows = self.retrained.read().to_pylist()
         return pretrained.pack(
             self.parts,
             self.dataset,
             lambda: self.phi,
             self.workdir,
             Path(out),
-            measured,
+            measured or pretrained.of_sample(rows, steps),
         )
 
     def network(

@@ -13,7 +13,7 @@ from tiny import tiny
 
 from jaxhypernas.cli.main import main
 from jaxhypernas.data.config import DataConfig
-from jaxhypernas.programs import training_verbs
+from jaxhypernas.programs import pretrained, training_verbs
 from jaxhypernas.run import Run
 from jaxhypernas.store import weights
 
@@ -97,6 +97,30 @@ def test_the_card_says_what_it_is(run, packed):
     assert "8x8x1, 3 classes" in text and "8 steps" in text
     kept = {path.name.split(".")[0] for path in packed.rglob("*.*")}
     assert kept == {"card", "config", "data", "phi", "images"}
+
+
+def test_the_random_sample_tells_how_scores_rank():
+    counts = ("capacity", "separability", "live_params", "live_flops")
+    rows = [
+        {
+            "group": "sample",
+            "loss": i,
+            "test_loss": i,
+            **dict.fromkeys(counts, i),
+        }
+        for i in range(1, 9)
+    ]
+    best = {**rows[0], "group": "top", "test_loss": 100}
+    lines = pretrained.of_sample([*rows, best], 200).splitlines()
+    assert (
+        lines[1].startswith("8 random candidates") and "200 steps" in lines[1]
+    )
+    assert any(
+        line.startswith("generated weights") and "1.00 [" in line
+        for line in lines
+    )
+    assert pretrained.of_sample(rows[:2], 200) == ""
+    assert pretrained.of_sample([best], 200) == ""
 
 
 def test_other_verbs_go_on_from_it(packed, tmp_path, capsys):

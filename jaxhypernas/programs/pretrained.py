@@ -16,8 +16,10 @@ from jaxhypernas.config import file as config_file
 from jaxhypernas.data.dataset import Dataset
 from jaxhypernas.data.splits import Split
 from jaxhypernas.hosts import processes, rollcall
+from jaxhypernas.numerics.stats import format_report
 from jaxhypernas.programs import scorers, training
 from jaxhypernas.programs.parts import Parts
+from jaxhypernas.report.ranking import rank_rows
 from jaxhypernas.store import files, weights
 from jaxhypernas.types import Params, UserError
 
@@ -73,6 +75,27 @@ def pack(
     # Last: without it the directory is no run.
     config_file.save(parts.config, out / "config.json")
     return [out]
+
+
+def of_sample(rows: list[dict], steps: int) -> str:
+    """Says how scores rank the run's own random sample, for the card.
+
+    Args:
+        rows: A row for each candidate trained from scratch.
+        steps: For how long each was trained.
+
+    Returns:
+        Lines; none where there is too little to rank.
+    """
+    sample = [row for row in rows if row["group"] == "sample"]
+    loss_A = np.array([row["test_loss"] for row in sample], np.float64)
+    try:
+        ranking = rank_rows(sample, -loss_A)
+    except UserError:
+        return ""
+    head = f"{len(sample)} random candidates, trained from scratch for {steps:,} steps"
+    about = "truth test loss, 95 % bootstrap intervals"
+    return f"```\n{head}; {about}\n{format_report(ranking)}\n```"
 
 
 def check_new(out: Path) -> None:
