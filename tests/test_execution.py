@@ -421,3 +421,14 @@ def test_images_that_candidates_are_scored_on(dataset, images, expected):
     assert_same(tuple(first), tuple(second))
     counts = np.bincount(first.y_N, minlength=10)
     assert (counts > 0).sum() == len(set(held.y_N.tolist()))
+
+
+@pytest.mark.parametrize(("images", "expected"), [(0, 24), (5, 20), (9, 24)])
+def test_images_that_trained_candidates_are_validated_on(
+    dataset, images, expected
+):
+    score = dataclasses.replace(TINY.score, images=images, batch=2)
+    config = dataclasses.replace(TINY, score=score)
+    held = dataset._replace(valid=dataset.valid.take(np.arange(24)))
+    made = scorers.make_from_scratch(parts_on(1, config, dataset), held)
+    assert made._valid.y_TxB.size == expected

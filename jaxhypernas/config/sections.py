@@ -90,7 +90,8 @@ class ScoreConfig(Settings):
     loss together, or the loss alone"""
 
     images: int = 640
-    """held-out images that candidates are scored on, at most; 0: all"""
+    """held-out images that candidates are scored on, at most; those trained from
+    scratch, which are few and close, on 4 times as many; 0: all"""
 
     def taken(self, held: int) -> int:
         """Returns the number of images that candidates are scored on.
@@ -99,6 +100,14 @@ class ScoreConfig(Settings):
             held: Number of held-out images.
         """
         return min(held, self.images or held)
+
+    def taken_when_trained(self, held: int) -> int:
+        """Returns the number of images that trained candidates are validated on.
+
+        Args:
+            held: Number of held-out images.
+        """
+        return min(held, 4 * self.images or held)
 
     def check(self) -> None:
         """Raises `UserError` for a number out of range."""

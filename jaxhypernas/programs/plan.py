@@ -60,7 +60,8 @@ def phases(parts: Parts, dataset: Dataset, trial: Trial) -> list[Phase]:
     valid = config.score.taken(dataset.valid.size)
     total = parts.strategy.total + sampled(parts)
 
-    tested = dataset.valid.size + dataset.test.size
+    tested = config.score.taken_when_trained(dataset.valid.size)
+    tested += dataset.test.size
     batches = tested / batch_shape(dataset.valid.size, config.score.batch)[1]
     alone = retrain.train.steps * trial.retrain.unit
     alone += batches * trial.test.unit
@@ -182,7 +183,8 @@ def counted(parts: Parts, dataset: Dataset) -> float:
 
     # Backward passes take twice as long as the one forward.
     alone = 3 * retrain.train.steps * retrain.train.batch
-    alone += dataset.valid.size + dataset.test.size
+    alone += config.score.taken_when_trained(dataset.valid.size)
+    alone += dataset.test.size
     trained = retrain.top + retrain.active + retrain.sample
     scored = parts.strategy.total + sampled(parts)
     images = trained * alone

@@ -40,9 +40,10 @@ def make_from_scratch(parts: Parts, dataset: Dataset) -> FromScratch:
         UserError: The training images are streamed.
     """
     images = training.images_on(parts.config, dataset, parts.replicated_here)
+    number = parts.config.score.taken_when_trained(dataset.valid.size)
     valid, test = (
         batches_of(parts, dataset, split)
-        for split in (dataset.valid, dataset.test)
+        for split in (_drawn(parts, dataset, number), dataset.test)
     )
     return FromScratch(parts, images, valid, test)
 
@@ -136,8 +137,13 @@ def scored_on(parts: Parts, dataset: Dataset) -> Split:
         parts: The parts of the run.
         dataset: The images.
     """
+    number = parts.config.score.taken(dataset.valid.size)
+    return _drawn(parts, dataset, number)
+
+
+def _drawn(parts: Parts, dataset: Dataset, number: int) -> Split:
+    """Draws some of the held-out images, class by class."""
     valid = dataset.valid
-    number = parts.config.score.taken(valid.size)
     if number == valid.size:
         return valid
     rng = np.random.default_rng(parts.config.seed)
