@@ -69,7 +69,8 @@ def test_candidates_that_are_trained_to_be_scored(run):
 
 @pytest.mark.parametrize("seconds", [60, 200, 1000, 50_000])
 def test_a_search_is_fitted_into_a_time(run, seconds):
-    config = plan.fitted(run.parts, run.dataset, INVENTED, seconds)
+    fit = run.parts, run.dataset, INVENTED, seconds
+    config = plan.fitted(*fit, most=seconds)
     takes = sum(phase.seconds for phase in by_name(run, config).values())
     assert 0.9 * seconds <= takes <= seconds
     # Nothing else changes.
@@ -85,7 +86,15 @@ def test_a_search_is_fitted_into_a_time(run, seconds):
 
 def test_a_time_that_is_too_short_is_refused(run):
     with pytest.raises(UserError, match=r"^minutes: too short"):
-        plan.fitted(run.parts, run.dataset, INVENTED, 20)
+        plan.fitted(run.parts, run.dataset, INVENTED, 20, most=25)
+
+
+def test_the_smallest_search_may_take_a_little_longer(run):
+    fit = run.parts, run.dataset, INVENTED, 20
+    config = plan.fitted(*fit, most=1000)
+    assert (
+        config.train.steps == plan.FEWEST_STEPS == config.retrain.train.steps
+    )
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

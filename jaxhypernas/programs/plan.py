@@ -98,7 +98,7 @@ def phases(parts: Parts, dataset: Dataset, trial: Trial) -> list[Phase]:
 
 
 def fitted(
-    parts: Parts, dataset: Dataset, trial: Trial, seconds: float
+    parts: Parts, dataset: Dataset, trial: Trial, seconds: float, most: float
 ) -> Config:
     """Fits a search into a time: steps, candidates and retraining grow or shrink.
 
@@ -106,7 +106,8 @@ def fitted(
         parts: The parts of the search.
         dataset: The images.
         trial: What its parts take here.
-        seconds: The time that it may take from now on.
+        seconds: The time that it should take from now on.
+        most: The time that it may take if it cannot be smaller.
 
     Returns:
         Its configuration, changed in ``train.steps``, the numbers of ``strategy``,
@@ -123,7 +124,7 @@ def fitted(
 
     low, high = math.log(1e-4), math.log(1e4)
     least = takes(math.exp(low))
-    if least > seconds:
+    if least > most:
         raise UserError(
             f"minutes: too short: of this kind the smallest search takes "
             f"{duration.text(least)} here, and compiling took "

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 LONG_SECONDS = 1800
 """A search that takes longer says so before it begins."""
 
+SLACK = 0.2
+"""Share by which the smallest search may exceed --minutes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Search(BeginVerb):
@@ -97,8 +100,14 @@ class Search(BeginVerb):
             elapsed = (
                 processes.largest(time.time() - began) + plan.START_SECONDS
             )
-            left = 60 * self.minutes - elapsed
-            config = plan.fitted(run.parts, run.dataset, tried, left)
+            asked = 60 * self.minutes
+            config = plan.fitted(
+                run.parts,
+                run.dataset,
+                tried,
+                asked - elapsed,
+                most=(1 + SLACK) * asked - elapsed,
+            )
             run = Run(self.workdir, config, run.dataset)
         if processes.first():
             phases = plan.phases(run.parts, run.dataset, tried)
