@@ -265,7 +265,8 @@ class Space(NamedTuple):
     """The space's own encoding for SMASH's hypernetwork; None: its graph is encoded."""
 
     op_names: tuple[str, ...] = ()
-    """Names of the columns of `Graph.op_NxO`, for drawings; the first is of inputs."""
+    """Names of the columns of `Graph.op_NxO`, for drawings. The first column marks
+    inputs."""
 
 
 @_documented

@@ -6,7 +6,7 @@ as fast (tiny, proxy); it scores 8 and 20 times as fast as a `jax.vmap` of `lax.
 and trains 10 times as fast.
 Command: python experiments/bench/candidates.py [--shapes tiny proxy full]
 [--modes score train] [--json]. Needs the extra bench (PyTorch).
-Hardware: two AVX-512 CPU cores.
+Hardware: two AVX-512 CPU cores; for the shape gpu, one GPU.
 Numbers: scores 6.9, 2.9 and 1.5 times as fast as PyTorch, trains 5.8, 1.7 and 0.9 times
 as fast; 20, 45 and 48 times as fast as naive, trains 18 and 12 times
 (experiments/LOG.md).

@@ -72,7 +72,9 @@ def end(error: BaseException, verb: Verb | None) -> int:
     if isinstance(error, interrupt.StoppedError):
         _say(str(error))
         return error.code
-    if _is_out_of_memory(error):
+    from jaxhypernas.execution.devices import is_out_of_memory
+
+    if is_out_of_memory(error):
         _say(
             "the device is out of memory: lower --execution.chunk (candidates side by "
             "side), or begin a run with smaller batches or networks; all that was "
@@ -82,13 +84,6 @@ def end(error: BaseException, verb: Verb | None) -> int:
     if not getattr(verb, "distributed", False):
         raise error
     return _end_distributed(error)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import jax
-
-    is_jax = isinstance(error, jax.errors.JaxRuntimeError)
-    return is_jax and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _end_distributed(error: BaseException) -> int:

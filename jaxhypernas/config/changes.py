@@ -8,14 +8,14 @@ from jaxhypernas.config.values import from_json, to_json
 from jaxhypernas.types import UserError
 
 _ALLOWED = ("space.", "data.", "retrain.train.", "seed")
-"""What the places of fields that matter to training from scratch begin with."""
+"""Places of fields that matter to training from scratch begin with one of these."""
 
 _PLACES_OF_IMAGES = ("data.dataset", "data.data_dir")
 """The place of the images: the images stay the same wherever they are."""
 
 _BINDING = ("space.", "seed", "data.limit", "data.valid")
-"""What the places of fields begin with that weights are bound to: the sizes of the
-networks, and which images are held out."""
+"""Places of fields that set the sizes of networks, or choose the held-out images, begin
+with one of these. Weights trained under other values cannot be used."""
 
 
 def changes(own: Config, other: Config) -> str:
@@ -62,7 +62,7 @@ def changed(own: Config, text: str) -> Config:
 
 
 def binding(text: str) -> dict[str, Any]:
-    """Returns the changes that weights are bound to.
+    """Returns the changes that rule out weights trained without them.
 
     Training must not go on from weights of other sizes, nor from weights that have seen
     images that are held out now.

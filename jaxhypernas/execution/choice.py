@@ -1,7 +1,5 @@
 """Chooses the chunk and the form of a target: the one place for both."""
 
-import math
-
 import jax
 
 from jaxhypernas.execution.config import ExecutionConfig
@@ -45,8 +43,7 @@ def choose(
 def _chunk(target: Target, platform: str) -> int:
     if platform != "gpu":
         return 1
-    shapes = jax.tree.leaves(target.weight_spec)
-    weights = sum(math.prod(leaf.shape) for leaf in shapes)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(target.weight_spec))
     return SMALL_CHUNK if weights <= SMALL_WEIGHTS else LARGE_CHUNK
 
 

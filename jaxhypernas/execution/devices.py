@@ -54,6 +54,16 @@ def fix_numbers() -> None:
         )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Says whether a program failed because it exceeds the memory of its device.
+
+    Args:
+        error: The failure.
+    """
+    is_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    return is_jax and "RESOURCE_EXHAUSTED" in str(error)
+
+
 def check_numbers() -> None:
     """Checks the settings of JAX on which results depend.
 
@@ -76,7 +86,7 @@ def _changed() -> list[str]:
 
 
 def _use_all_cores() -> None:
-    # A job of a cluster, or a container, has a share of the machine's cores.
+    # A container, or a cluster's job, may use some of the machine's cores only.
     cores = joblib.cpu_count()
     if jax.config.values["jax_num_cpu_devices"] >= 1:
         return

@@ -139,7 +139,7 @@ def fitted(
 
 
 def _scaled(config: Config, factor: float) -> Config:
-    """Scales a search to about ``factor`` times its duration."""
+    """Scales a search so that it takes about ``factor`` times as long."""
     train = replace(
         config.train,
         steps=max(FEWEST_STEPS, round(factor * config.train.steps)),

@@ -30,7 +30,7 @@ SAMPLES = 1024
 """Random candidates that are there to be scored."""
 
 COUNTED = 64
-"""Random candidates whose sizes are counted."""
+"""Number of random candidates whose weights and multiply-adds are counted."""
 
 ALONE = 5
 """Candidates that are scored one by one."""

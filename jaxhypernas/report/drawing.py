@@ -37,7 +37,10 @@ def mermaid(graph: Graph, names: Sequence[str]) -> str:
 
 
 def _on_paths(edge_NxN: np.ndarray, is_input_N: np.ndarray) -> np.ndarray:
-    """Marks the nodes between an input and the last node; order is topological."""
+    """Marks each node on a path from an input to the last node.
+
+    Nodes are in topological order.
+    """
     reached_N = is_input_N.copy()
     leads_N = np.zeros_like(reached_N)
     leads_N[-1] = True

@@ -90,7 +90,7 @@ def memory_bank(
 
 
 def _drawn(op: str) -> str:
-    """Writes an op's set as the convolutions of it that are there."""
+    """Names the convolutions that an op has, from its name in NODE_OPS."""
     there = [str(i) for i, bit in enumerate(op) if bit == "1"]
     return "conv " + ", ".join(there) if there else op
 

@@ -17,7 +17,7 @@ LONG_SECONDS = 1800
 """A search that takes longer says so before it begins."""
 
 SLACK = 0.2
-"""Share by which the smallest search may exceed --minutes."""
+"""The smallest search may exceed --minutes by this share."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import jax
 
 from jaxhypernas.config.config import Config
+from jaxhypernas.execution.devices import is_out_of_memory
 from jaxhypernas.execution.mesh import DATA
 from jaxhypernas.programs.ahead import hlo
 from jaxhypernas.programs.ahead.chips import Chip
@@ -134,7 +135,7 @@ def compiled(
             executable = program.lowered.compile()
         except jax.errors.JaxRuntimeError as error:
             # Any other error is a defect, not a program that is too large.
-            if "RESOURCE_EXHAUSTED" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             yield UserError(
                 f"{program.name}: {_excess(str(error))}: lower "
