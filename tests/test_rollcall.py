@@ -244,7 +244,7 @@ def test_slurm_tells_the_place(monkeypatch):
             "",
         ),
         (
-            "[Gloo] Rank [Gloo] Rank 01 is connected to 1 peer ranks.\n"
+            "[Gloo] Rank [Gloo] Rank 01 is connected to 1 peer ranks.\n3\n"
             " is connected to 1 peer ranks.\n\n",
             "",
         ),

@@ -20,9 +20,9 @@ LOST = (
 FATAL = b"F0000 00:00:00\n"
 """A line like the first of JAX's own end; the child replaces it by `LOST`."""
 
-# Gloo's threads write into each other's lines.
+# Gloo's threads write into each other's lines: a number may stand alone.
 CHATTER = re.compile(
-    r".*(\[Gloo\]|peer ranks)|\s*$|WARNING: All log messages before"
+    r".*(\[Gloo\]|peer ranks)|\d*\s*$|WARNING: All log messages before"
     r"|[IW]\d{4} \d\d:\d\d:\d\d"
     r"|Additional GRPC error information|:UNKNOWN:Error received"
 )
