@@ -10,7 +10,8 @@ import pytest
 from jaxhypernas.report import report
 from jaxhypernas.report.ranking import plain, rank_rows
 from jaxhypernas.store import json_text
-from jaxhypernas.store.score_table import ScoreTable, ids_to_text
+from jaxhypernas.store.ids import ids_to_text
+from jaxhypernas.store.score_table import ScoreTable
 
 BAD = (math.nan, math.inf, -math.inf)
 

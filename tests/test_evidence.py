@@ -16,7 +16,8 @@ from jaxhypernas.generators.standalone import standalone
 from jaxhypernas.numerics import cpu, evidence
 from jaxhypernas.numerics.evidence import Evidence
 from jaxhypernas.programs.separability import DRAWS, make_separability
-from jaxhypernas.store.score_table import ScoreTable, ids_to_text
+from jaxhypernas.store.ids import ids_to_text
+from jaxhypernas.store.score_table import ScoreTable
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

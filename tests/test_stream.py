@@ -19,13 +19,8 @@ from jaxhypernas.programs import populations, scorers, training_verbs
 from jaxhypernas.programs.scorer import Scorer
 from jaxhypernas.run import Run
 from jaxhypernas.search.budget import within
-from jaxhypernas.store.score_table import (
-    COLUMNS,
-    COUNTS,
-    ScoreTable,
-    ids_from_text,
-    ids_to_text,
-)
+from jaxhypernas.store.ids import ids_from_text, ids_to_text
+from jaxhypernas.store.score_table import COLUMNS, COUNTS, ScoreTable
 from jaxhypernas.types import Scores
 
 NUMBER, KEY = 700, jax.random.key(3)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jaxhypernas.store import score_table, shards, tables
+from jaxhypernas.store.ids import ids_to_text
 from jaxhypernas.store.shards import write_parts
 from jaxhypernas.store.tables import Table
 from jaxhypernas.types import UserError
@@ -453,7 +454,7 @@ def test_a_full_disk_puts_off_merging(directory, monkeypatch):
 
 
 def make_scores(*losses):
-    ids = score_table.ids_to_text(np.arange(len(losses), dtype=np.uint64) + 7)
+    ids = ids_to_text(np.arange(len(losses), dtype=np.uint64) + 7)
     return pa.table({"id": ids, "loss": np.array(losses)})
 
 

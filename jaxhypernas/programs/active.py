@@ -10,11 +10,8 @@ from jaxhypernas.hosts import processes
 from jaxhypernas.numerics.evidence import terms
 from jaxhypernas.numerics.labels import Prediction, predict
 from jaxhypernas.programs.populations import parse
-from jaxhypernas.store.score_table import (
-    Order,
-    ScoreTable,
-    ids_from_text,
-)
+from jaxhypernas.store.ids import ids_from_text
+from jaxhypernas.store.score_table import Order, ScoreTable
 from jaxhypernas.types import Arch, Space
 
 POOL = 4096

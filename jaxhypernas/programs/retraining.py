@@ -11,7 +11,7 @@ from jaxhypernas.hosts import interrupt, processes
 from jaxhypernas.programs import chosen
 from jaxhypernas.programs.populations import parse
 from jaxhypernas.programs.truth import FromScratch
-from jaxhypernas.store.score_table import ids_from_text
+from jaxhypernas.store.ids import ids_from_text
 from jaxhypernas.store.tables import Table
 from jaxhypernas.types import Params, Space
 

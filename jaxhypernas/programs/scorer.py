@@ -20,12 +20,8 @@ from jaxhypernas.execution.pace import Pace
 from jaxhypernas.hosts import interrupt, processes
 from jaxhypernas.numerics import evidence
 from jaxhypernas.programs.separability import Separability
-from jaxhypernas.store.score_table import (
-    COUNTS,
-    NO_ROWS,
-    ScoreTable,
-    ids_to_text,
-)
+from jaxhypernas.store.ids import ids_to_text
+from jaxhypernas.store.score_table import COUNTS, NO_ROWS, ScoreTable
 from jaxhypernas.types import Arch, Cost, Scores, Space
 
 

@@ -12,6 +12,7 @@ from etils.epath import PathLike
 
 from jaxhypernas.hosts import processes
 from jaxhypernas.numerics.evidence import Evidence, score
+from jaxhypernas.store.ids import ids_from_text
 from jaxhypernas.store.tables import Table
 from jaxhypernas.types import UserError
 
@@ -41,7 +42,7 @@ NO_ROWS = pa.table(
 class ScoreTable:
     """A table with `COLUMNS` and one row per candidate, found by id.
 
-    An id is 64 bits: here uint64, in Parquet 16 hexadecimal digits::
+    An id is 64 bits, as `store.ids` explains::
 
         scores = ScoreTable("runs/mine/scores")
         scores.best(10).to_pylist()
@@ -358,25 +359,6 @@ class ScoreTable:
         if max_flops:
             fits &= self._by_id("flops") <= max_flops
         return fits
-
-
-def ids_from_text(text_A: list[str]) -> np.ndarray:
-    """Converts ids as Parquet has them to uint64 [A].
-
-    Args:
-        text_A: 16 hexadecimal digits each.
-    """
-    data = bytes.fromhex("".join(text_A))
-    return np.frombuffer(data, ">u8").astype(np.uint64)
-
-
-def ids_to_text(id_A: np.ndarray) -> list[str]:
-    """Converts ids to the 16 hexadecimal digits that Parquet has.
-
-    Args:
-        id_A: uint64 ids.
-    """
-    return [f"{value:016x}" for value in id_A.tolist()]
 
 
 def _with_evidence(rows: pa.Table) -> pa.Table:
