@@ -27,7 +27,7 @@ import time
 from jaxhypernas.hosts.place import Place
 from jaxhypernas.types import UserError
 
-WAIT_S = 45
+WAIT_S = 25
 """Seconds for all processes to start."""
 
 SECRET = "JAXHYPERNAS_SECRET"  # noqa: S105, a name
