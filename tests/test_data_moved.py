@@ -17,6 +17,8 @@ from jaxhypernas.data.config import DataConfig
 from jaxhypernas.data.dataset import load
 from jaxhypernas.run import Run
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 SETTINGS = tiny(
     "nasbench201",
     "shared",

@@ -14,6 +14,8 @@ from jaxhypernas.programs import training
 from jaxhypernas.run import Run
 from jaxhypernas.store.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 SETTINGS = tiny(
     "nasbench201",
     "shared",

@@ -19,6 +19,8 @@ from jaxhypernas.programs.truth import Truth
 from jaxhypernas.store.score_table import ScoreTable
 from jaxhypernas.types import Scores
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 NUMBER = 400
 
 

@@ -15,6 +15,8 @@ from jaxhypernas.numerics import stats
 from jaxhypernas.search import surrogate, surrogate_networks
 from jaxhypernas.search.surrogate import NETWORKS, correlation, make_surrogate
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 grown = partial(make_surrogate, growth=GROWTH, most=80)
 
 

@@ -12,6 +12,8 @@ from jaxhypernas.cli.main import main
 from jaxhypernas.config import file
 from jaxhypernas.run import Run
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 SETTINGS = tiny(
     "nasbench201",
     "shared",
