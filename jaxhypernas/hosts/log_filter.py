@@ -20,7 +20,7 @@ LOST = (
 FATAL = b"F0000 00:00:00\n"
 """A line like the first of JAX's own end; the child replaces it by `LOST`."""
 
-# Gloo's threads write into each other's lines: a number may stand alone.
+# Gloo's threads write into each other's lines: some lines are a number alone.
 CHATTER = re.compile(
     r".*(\[Gloo\]|peer ranks)|\d*\s*$|WARNING: All log messages before"
     r"|[IW]\d{4} \d\d:\d\d:\d\d"

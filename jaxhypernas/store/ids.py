@@ -4,7 +4,7 @@ import numpy as np
 
 
 def ids_from_text(text_A: list[str]) -> np.ndarray:
-    """Converts ids as Parquet has them to uint64 [A].
+    """Converts the hexadecimal digits that Parquet has to ids, uint64 [A].
 
     Args:
         text_A: 16 hexadecimal digits each.
